@@ -1,0 +1,29 @@
+"""Where shipped files are, and how files are written."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parent
+
+
+def shipped(*parts: str) -> Path:
+    """Path of a shipped folder or file: inside the package in a wheel, beside it in a checkout."""
+    inside = PACKAGE.joinpath(*parts)
+    return inside if inside.exists() else PACKAGE.parent.joinpath(*parts)
+
+
+@contextmanager
+def write_aside(path: Path | str) -> Iterator[Path]:
+    """Give a temporary path beside `path`; rename it over `path` when the block ends, remove it when the block fails."""
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    aside = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        yield aside
+        os.replace(aside, target)
+    finally:
+        aside.unlink(missing_ok=True)

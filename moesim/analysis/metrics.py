@@ -1,0 +1,151 @@
+"""The numbers of a run: latencies of its requests, and rates from its counters.
+
+Definitions, the usual ones (vLLM's benchmark, Orca for the normalized latency):
+
+* TTFT, time to first token: first token minus arrival.
+* TPOT, time per output token: (last token minus first token) / (output tokens - 1). It excludes the first
+  token, so a request of one output token has none.
+* end-to-end: last token minus arrival. Normalized latency: end-to-end / output tokens.
+* queueing: start of the request's first step minus the instant its routes were visible and it could run.
+
+A percentile is the nearest rank: the smallest observed value that at least p % of the values do not exceed. It is
+always a time that some request had, an exact integer where the times are. A quotient without a denominator is NaN.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ACCESS = ("reuse", "prefetch", "late", "miss")
+PARTS = ("attention", "rest", "gate", "router", "experts", "host", "miss_stall", "late_stall")
+LATENCIES = ("ttft", "tpot", "e2e", "normalized")
+PERCENTILES = (50, 95, 99)
+
+
+def request_metrics(requests: pd.DataFrame) -> pd.DataFrame:
+    """The requests with `ttft_ns`, `e2e_ns`, `queueing_ns` (Int64) and `tpot_ns`, `normalized_ns` (float64) added.
+
+    What has not happened in the run (a time of -1) leaves its metrics missing. Rows and other columns stay as they are.
+    """
+    names = ("arrival_ns", "visible_ns", "started_ns", "first_token_ns", "finished_ns")
+    times = (requests[name].astype("Int64") for name in names)
+    arrival, visible, started, first, finished = (time.mask(time < 0) for time in times)
+    tokens = requests["output_tokens"]
+    return requests.assign(
+        ttft_ns=first - arrival,
+        tpot_ns=_quotient(finished - first, tokens - 1),
+        e2e_ns=finished - arrival,
+        normalized_ns=_quotient(finished - arrival, tokens),
+        queueing_ns=started - visible,
+    )
+
+
+def _quotient(amount: pd.Series, count: pd.Series) -> np.ndarray:
+    divisor = count.to_numpy("float64")
+    return amount.to_numpy("float64", na_value=np.nan) / np.where(divisor > 0, divisor, np.nan)
+
+
+def summarize(counters: Mapping[str, int], requests: Mapping[str, Any] | pd.DataFrame) -> dict[str, float | int]:
+    """Derived columns of one run's row in `summary.csv`, from its counters and its requests (columns or a frame)."""
+    return {**per_token(counters), **shares(counters), **bounds(counters), **latencies(requests)}
+
+
+def per_token(counters: Mapping[str, int]) -> dict[str, float]:
+    """What an output token, a step and a layer event cost.
+
+    `misses_per_output_token` counts the keys that were not there in time, misses and late hits;
+    `full_misses_per_output_token` only those of which nothing had been submitted. `moved_bytes_per_output_token` is
+    all that crossed the link, wasted prefetches included: fetching everything must not look good.
+    """
+    c, tokens = counters, counters["output_tokens"]
+    absent_keys = _access(c, "miss", "keys") + _access(c, "late", "keys")
+    absent_bytes = _access(c, "miss", "bytes") + _access(c, "late", "bytes")
+    return {
+        "misses_per_output_token": ratio(absent_keys, tokens),
+        "full_misses_per_output_token": ratio(_access(c, "miss", "keys"), tokens),
+        "miss_bytes_per_output_token": ratio(absent_bytes, tokens),
+        "moved_bytes_per_output_token": ratio(c["demand_bytes"] + c["prefetch_bytes"], tokens),
+        "ns_per_output_token": ratio(c["span_ns"], tokens),
+        "ns_per_step": ratio(c["span_ns"], c["steps"]),
+        "throughput_tokens_per_s": ratio(tokens * 10**9, c["span_ns"]),
+        "unique_experts_per_event": ratio(c["unique_keys"], c["layer_events"]),
+        "unique_experts_per_step": ratio(c["unique_keys"], c["steps"]),
+    }
+
+
+def shares(counters: Mapping[str, int]) -> dict[str, float]:
+    """Shares of the access classes, by keys and by tokens, and of the span's parts. Each group adds up to one."""
+    result: dict[str, float] = {}
+    for unit, suffix in (("keys", "rate"), ("tokens", "token_rate")):
+        total = sum(_access(counters, kind, unit) for kind in ACCESS)
+        result |= {f"{kind}_{suffix}": ratio(_access(counters, kind, unit), total) for kind in ACCESS}
+    span = counters["span_ns"]
+    compute = sum(counters[f"{part}_ns"] for part in ("attention", "rest", "gate", "router", "experts"))
+    result["compute_share"] = ratio(compute, span)
+    waits = ("host", "miss_stall", "late_stall", "idle")
+    return result | {f"{part}_share": ratio(counters[f"{part}_ns"], span) for part in waits}
+
+
+def bounds(counters: Mapping[str, int]) -> dict[str, float]:
+    """The bounds per output token; NaN where the run has none (a counter of -1, or none at all)."""
+    tokens = counters["output_tokens"]
+    names = {
+        "bound_resident_ns": "bound_resident_ns_per_output_token",
+        "bound_transfer_ns": "bound_transfer_ns_per_output_token",
+        "min_miss_keys": "min_misses_per_output_token",
+        "min_bytes": "min_bytes_per_output_token",
+    }
+    values = {column: counters.get(name, -1) for name, column in names.items()}
+    return {column: ratio(value, tokens) if value >= 0 else math.nan for column, value in values.items()}
+
+
+def latencies(requests: Mapping[str, Any] | pd.DataFrame) -> dict[str, float | int]:
+    """Mean and percentiles in ns of each latency over the requests that are measured and have finished.
+
+    `measured_requests` says how many were to be measured, and `finished_requests` how many of them the figures are of.
+    """
+    measured = np.asarray(requests["measured"], dtype=bool)
+    arrival, first, finished, tokens = (
+        np.asarray(requests[name], dtype=np.int64)[measured]
+        for name in ("arrival_ns", "first_token_ns", "finished_ns", "output_tokens")
+    )
+    done = finished >= 0
+    arrival, first, finished, tokens = arrival[done], first[done], finished[done], tokens[done]
+    many = tokens > 1
+    values = {
+        "ttft": first - arrival,
+        "tpot": (finished - first)[many] / (tokens[many] - 1),
+        "e2e": finished - arrival,
+        "normalized": (finished - arrival) / tokens,
+    }
+    result: dict[str, float | int] = {"measured_requests": int(measured.sum()), "finished_requests": int(done.sum())}
+    for name, times in values.items():
+        result |= {f"{name}_{statistic}_ns": value for statistic, value in _statistics(times.tolist()).items()}
+    return result
+
+
+def _statistics(values: list[float] | list[int]) -> dict[str, float | int]:
+    ranked = sorted(values)
+    mean = math.fsum(ranked) / len(ranked) if ranked else math.nan
+    return {"mean": mean} | {f"p{p}": percentile(ranked, p) for p in PERCENTILES}
+
+
+def percentile(ranked: list[float] | list[int], p: int) -> float | int:
+    """The nearest-rank percentile of sorted values: the value at rank ceil(p n / 100), NaN when there is none."""
+    return ranked[max(-(-p * len(ranked) // 100), 1) - 1] if ranked else math.nan
+
+
+def ratio(amount: int, count: int) -> float:
+    """amount / count, NaN where there is nothing to divide by."""
+    return amount / count if count else math.nan
+
+
+def _access(counters: Mapping[str, int], kind: str, unit: str) -> int:
+    return counters[f"{kind}_{unit}_prefill"] + counters[f"{kind}_{unit}_decode"]

@@ -1,0 +1,231 @@
+"""Routing traces: which experts each token of each sequence chose, as Parquet with one row per token (DESIGN 3).
+
+Columns: sequence, position, phase (prompt, output), domain, experts [R*k], weights [R*k], and where the router can say
+more top_experts [R*m], top_weights [R*m] and predicted_1..3 [R*p] with their weights. -1 is "no expert". The metadata
+(`RoutingMeta`) is one JSON document under the schema-metadata key `moesim`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pydantic import ValidationError
+
+from moesim.errors import InputError, Problem
+from moesim.files import write_aside
+from moesim.trace.check import column_problems, trace_problems
+from moesim.trace.meta import FORMAT, VERSION, PromptSource, RoutingMeta
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = ["PromptSource", "RoutingMeta", "RoutingTrace", "read_routing", "write_routing"]
+
+KEY = b"moesim"
+DISTANCES = (1, 2, 3)
+EXPECTED = "expected a moesim routing trace: Parquet with the metadata key 'moesim'"
+PHASES = ("prompt", "output")
+
+
+@dataclass(frozen=True, slots=True)
+class RoutingTrace:
+    """Routing of whole sequences; R is 1 (decoupled) or the number of layers.
+
+    experts int16 [tokens, R, k] (-1: none), weights float16 [tokens, R, k], offsets int64 [sequences + 1] (rows of each
+    sequence), prompt_tokens int32 [sequences], domains one per sequence, predicted: distance -> int16 [tokens, R, p]
+    (at layer l about layer l + distance), top_experts and top_weights [tokens, R, m] or None, digest: sha256 of the file.
+    """
+
+    meta: RoutingMeta
+    experts: np.ndarray
+    weights: np.ndarray
+    offsets: np.ndarray
+    prompt_tokens: np.ndarray
+    domains: tuple[str, ...]
+    predicted: dict[int, np.ndarray] = field(default_factory=dict)
+    digest: str = ""
+    predicted_weights: dict[int, np.ndarray] = field(default_factory=dict)
+    top_experts: np.ndarray | None = None
+    top_weights: np.ndarray | None = None
+
+    @property
+    def sequences(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def tokens(self) -> int:
+        return len(self.experts)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """int32 [sequences]: prompt and output tokens of each sequence."""
+        return np.diff(self.offsets).astype(np.int32)
+
+    @property
+    def output_tokens(self) -> np.ndarray:
+        """int32 [sequences]: output tokens of each sequence."""
+        return self.lengths - self.prompt_tokens
+
+
+def write_routing(path: Path | str, trace: RoutingTrace) -> None:
+    """Write `trace` as Parquet (zstd). Raises InputError with every inconsistency; nothing is written then."""
+    import pyarrow.parquet as pq
+
+    problems = trace_problems(trace, str(path))
+    if problems:
+        raise InputError(problems)
+    table = _table(trace)
+    with write_aside(path) as aside:
+        pq.write_table(table, aside, compression="zstd", compression_level=12)
+
+
+def read_routing(path: Path | str) -> RoutingTrace:
+    """Read a routing trace. Raises InputError where the file is missing, truncated, foreign or inconsistent."""
+    path = Path(path)
+    data = _bytes(path)
+    table = _parquet(path, data)
+    meta = _meta(path, table)
+    problems = column_problems(table, meta, str(path))
+    if problems:
+        raise InputError(problems)
+    trace = replace(_trace(table, meta), digest=hashlib.sha256(data).hexdigest())
+    problems = trace_problems(trace, str(path))
+    if problems:
+        raise InputError(problems)
+    return trace
+
+
+# ---- writing
+
+
+def _table(trace: RoutingTrace) -> pa.Table:
+    import pyarrow as pa
+
+    lengths = trace.lengths
+    sequence = np.repeat(np.arange(trace.sequences, dtype=np.int32), lengths)
+    position = (np.arange(trace.tokens) - np.repeat(trace.offsets[:-1], lengths)).astype(np.int32)
+    output = (position >= np.repeat(trace.prompt_tokens, lengths)).astype(np.int8)
+    names = sorted(set(trace.domains))
+    domain = np.repeat(np.array([names.index(name) for name in trace.domains], dtype=np.int32), lengths)
+    columns: dict[str, Any] = {
+        "sequence": sequence,
+        "position": position,
+        "phase": pa.DictionaryArray.from_arrays(output, list(PHASES)),
+        "domain": pa.DictionaryArray.from_arrays(domain, names),
+        "experts": _lists(trace.experts, np.int16),
+        "weights": _lists(trace.weights, np.float16),
+    }
+    if trace.top_experts is not None and trace.top_weights is not None:
+        columns |= {
+            "top_experts": _lists(trace.top_experts, np.int16),
+            "top_weights": _lists(trace.top_weights, np.float16),
+        }
+    for distance, chosen in sorted(trace.predicted.items()):
+        columns[f"predicted_{distance}"] = _lists(chosen, np.int16)
+        if distance in trace.predicted_weights:
+            columns[f"predicted_{distance}_weights"] = _lists(trace.predicted_weights[distance], np.float16)
+    document = json.dumps(trace.meta.model_dump(mode="json"), ensure_ascii=False, sort_keys=True)
+    return pa.table(columns).replace_schema_metadata({KEY: document.encode()})
+
+
+def _lists(values: np.ndarray, dtype: type) -> pa.Array:
+    import pyarrow as pa
+
+    flat: np.ndarray = np.ascontiguousarray(values, dtype=dtype).reshape(-1)
+    return pa.FixedSizeListArray.from_arrays(pa.array(flat), int(np.prod(values.shape[1:])))
+
+
+# ---- reading
+
+
+def _bytes(path: Path) -> bytes:
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "there is no such file"
+        raise InputError(Problem(str(path), f"{what}; {EXPECTED}"))
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(Problem(str(path), f"cannot be read ({error.strerror}); {EXPECTED}")) from error
+
+
+def _parquet(path: Path, data: bytes) -> pa.Table:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if data[:4] != b"PAR1":
+        raise InputError(Problem(str(path), f"is not a Parquet file ({len(data)} bytes); {EXPECTED}"))
+    if len(data) < 12 or data[-4:] != b"PAR1":
+        raise InputError(
+            Problem(str(path), f"is truncated: {len(data)} bytes without the Parquet end mark; {EXPECTED}")
+        )
+    try:
+        return pq.read_table(pa.BufferReader(data)).combine_chunks()
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise InputError(
+            Problem(str(path), f"is a damaged Parquet file ({str(error).splitlines()[0]}); {EXPECTED}")
+        ) from error
+
+
+def _meta(path: Path, table: pa.Table) -> RoutingMeta:
+    raw = (table.schema.metadata or {}).get(KEY)
+    if raw is None:
+        columns = ", ".join(table.column_names[:8])
+        raise InputError(Problem(str(path), f"is Parquet of something else (columns {columns}); {EXPECTED}"))
+    try:
+        document = json.loads(raw)
+    except ValueError as error:
+        raise InputError(Problem(str(path), f"its metadata is not JSON ({error}); {EXPECTED}")) from error
+    _same_format(path, document)
+    try:
+        return RoutingMeta.model_validate(document)
+    except ValidationError as error:
+        raise InputError(Problem(f"{path}: metadata{_dotted(e['loc'])}", e["msg"]) for e in error.errors()) from error
+
+
+def _dotted(place: tuple[int | str, ...]) -> str:
+    return "".join(f".{part}" for part in place)
+
+
+def _same_format(path: Path, document: object) -> None:
+    found = (document.get("format"), document.get("version")) if isinstance(document, dict) else (None, None)
+    if found != (FORMAT, VERSION):
+        text = f"holds format {found[0]!r}, version {found[1]!r}; this moesim reads {FORMAT!r}, version {VERSION}"
+        raise InputError(Problem(str(path), text))
+
+
+def _trace(table: pa.Table, meta: RoutingMeta) -> RoutingTrace:
+    sequence = table["sequence"].to_numpy()
+    starts = np.flatnonzero(np.diff(sequence, prepend=-1)).astype(np.int64)
+    offsets = np.append(starts, len(sequence))
+    prompt = _codes(table, "phase") == "prompt"
+    domains = tuple(str(name) for name in _codes(table, "domain")[starts])
+    found = [d for d in DISTANCES if f"predicted_{d}" in table.column_names]
+    weighted = [d for d in found if f"predicted_{d}_weights" in table.column_names]
+    return RoutingTrace(
+        meta=meta,
+        experts=_array(table, "experts", meta),
+        weights=_array(table, "weights", meta),
+        offsets=offsets,
+        prompt_tokens=np.add.reduceat(prompt, starts).astype(np.int32) if len(starts) else np.zeros(0, np.int32),
+        domains=domains,
+        predicted={d: _array(table, f"predicted_{d}", meta) for d in found},
+        predicted_weights={d: _array(table, f"predicted_{d}_weights", meta) for d in weighted},
+        top_experts=_array(table, "top_experts", meta) if meta.m else None,
+        top_weights=_array(table, "top_weights", meta) if meta.m else None,
+    )
+
+
+def _array(table: pa.Table, name: str, meta: RoutingMeta) -> np.ndarray:
+    column = table[name].combine_chunks()
+    return column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), meta.decisions, -1)
+
+
+def _codes(table: pa.Table, name: str) -> np.ndarray:
+    import pyarrow as pa
+
+    return np.asarray(table[name].cast(pa.string()).to_numpy(), dtype=object)

@@ -1,0 +1,276 @@
+"""The schema of an experiment: one point of a grid, every value checked and frozen.
+
+An experiment file holds these fields; `moesim.grid` turns its lists, named sets and cases into points first, so nothing
+here is ever a list. Times are integer nanoseconds and sizes integer bytes wherever a unit is not named.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    WithJsonSchema,
+    model_serializer,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+UNITS = {"B": 1, "kB": 10**3, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12} | {
+    "KiB": 2**10,
+    "MiB": 2**20,
+    "GiB": 2**30,
+    "TiB": 2**40,
+}
+SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*")
+LARGEST = 2**53  # still exact when a table reads it as a float
+
+
+def parse_bytes(value: object) -> object:
+    """Bytes of "12GB" (10^9) or "16MiB" (2^20); anything but text is given back as it is.
+
+    Raises ValueError for text that is not a number followed by one of `UNITS`.
+    """
+    if not isinstance(value, str):
+        return value
+    match = SIZE.fullmatch(value)
+    if not match or (match[2] or "B") not in UNITS:
+        rule = f"is no size; write a number of bytes, or one with a unit of {', '.join(UNITS)}"
+        raise PydanticCustomError("size", "{value} {rule}", {"value": repr(value), "rule": rule})
+    return round(float(match[1]) * UNITS[match[2] or "B"])
+
+
+ByteSize = Annotated[
+    int,
+    BeforeValidator(parse_bytes),
+    Field(ge=1, le=LARGEST),
+    WithJsonSchema(
+        {"anyOf": [{"type": "integer", "minimum": 1}, {"type": "string", "pattern": r"^\d+(\.\d+)?\s*[kKMGT]?i?B?$"}]}
+    ),
+]
+Count = Annotated[int, Field(ge=1, le=10**9)]
+
+
+def _scalar(value: object) -> object:
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise PydanticCustomError("scalar", "{value} is no single value", {"value": repr(value)})
+
+
+Scalar = Annotated[bool | int | float | str | None, BeforeValidator(_scalar)]
+
+
+class Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, validate_default=True)
+
+
+def broken(text: str) -> PydanticCustomError:
+    return PydanticCustomError("rule", "{text}", {"text": text})
+
+
+class PolicySpec(Frozen):
+    """A policy by name, with its parameters. In a file: `lru`, or `{name: lookahead, level: queue, horizon: 64}`."""
+
+    name: str = Field(min_length=1, description="name of a policy, or a path to its file")
+    params: dict[str, Scalar] = Field(default_factory=dict, description="its parameters; each policy checks its own")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_file(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return {"name": value}
+        if isinstance(value, Mapping) and not isinstance(value.get("params"), Mapping):
+            rest = {key: item for key, item in value.items() if key != "name"}
+            return {key: value[key] for key in ("name",) if key in value} | {"params": rest}
+        return value
+
+    @model_serializer
+    def _to_file(self) -> str | dict[str, Scalar]:
+        return {"name": self.name, **self.params} if self.params else self.name
+
+
+class Memory(Frozen):
+    """GPU memory of the expert cache: exactly one of slots, bytes and share."""
+
+    slots: Count | None = Field(None, description="experts per layer (in either scope; a global cache shares them all)")
+    bytes: ByteSize | None = Field(None, description='bytes, such as "12GB" or 16MiB, over all layers')
+    share: float | None = Field(None, gt=0, le=1, description="share of the bytes of all experts, 0 to 1")
+    scope: Literal["layer", "global"] = Field("layer", description="one cache per layer, or one for all layers")
+
+    @model_validator(mode="after")
+    def _one(self) -> Memory:
+        if text := memory_rule(self.model_dump()):
+            raise broken(text)
+        return self
+
+
+Weights = Annotated[dict[str, Annotated[float, Field(ge=0, le=10**9)]], Field(min_length=1)]
+
+
+class Drift(Frozen):
+    """A domain mix that moves in a straight line from the first request to the last one."""
+
+    start: Weights = Field(alias="from", description="weight of each domain at the first request")
+    end: Weights = Field(alias="to", description="weight of each domain at the last request")
+    model_config = ConfigDict(serialize_by_alias=True)
+
+
+def _kind_of_mix(value: object) -> str:
+    if isinstance(value, Drift) or (isinstance(value, Mapping) and {"from", "to"} & value.keys()):
+        return "<drift>"
+    return "<weights>" if isinstance(value, Mapping) else "<name>"
+
+
+Mix = Annotated[
+    Annotated[Literal["uniform"], Tag("<name>")]
+    | Annotated[Weights, Tag("<weights>")]
+    | Annotated[Drift, Tag("<drift>")],
+    Discriminator(_kind_of_mix),
+]
+
+
+class Traffic(Frozen):
+    """The requests: how they arrive, how many, and of which captured sequences."""
+
+    kind: Literal["closed", "all", "poisson"] = Field(
+        description="closed: `concurrency` users, each sends its next request when the last is answered; "
+        "all: every request is there at time 0; poisson: `rate` requests per second"
+    )
+    concurrency: Count | None = Field(None, description="requests in the system (kind closed)")
+    rate: float | None = Field(None, gt=0, le=10**9, description="requests per second (kind poisson)")
+    requests: Count = Field(64, description="requests of a run")
+    mix: Mix = Field("uniform", description="uniform, {domain: weight, ...}, or {from: {...}, to: {...}}")
+    prompt_min: Count | None = Field(None, description="take only sequences with at least so many prompt tokens")
+    prompt_max: Count | None = Field(None, description="take only sequences with at most so many prompt tokens")
+    output_max: Count | None = Field(None, description="at most so many output tokens of a request")
+
+    @model_validator(mode="after")
+    def _fits(self) -> Traffic:
+        if texts := traffic_rules(self.model_dump()):
+            raise broken("; ".join(texts))
+        return self
+
+
+class Scheduler(Frozen):
+    """Continuous batching: who runs in the next step, and how much of it."""
+
+    batch: PolicySpec = Field(PolicySpec(name="decode-first"), description="batch policy")
+    max_tokens: Count = Field(2048, description="most tokens of a step")
+    max_requests: Count = Field(8, description="most requests of a step")
+
+
+class Machine(Frozen):
+    """How the server starts experts and copies them."""
+
+    expert_start: Literal["eager", "barrier", "index"] = Field(
+        "eager",
+        description="eager: every ready expert as soon as the stream is free; barrier: all at once when the last is "
+        "there; index: one by one in order",
+    )
+    chunk_bytes: ByteSize = Field(16 * 2**20, description="a key is copied in chunks of so many bytes")
+    copies_in_flight: Annotated[int, Field(ge=1, le=1024)] = Field(
+        2, description="chunks that are submitted and cannot be recalled"
+    )
+    router: Literal["critical", "side"] = Field(
+        "critical", description="a decoupled router runs on the critical path, or on a side resource"
+    )
+
+
+class Synthetic(Frozen):
+    """Routing made up by rule: a labelled control, never in the place of real routing."""
+
+    synthetic: Literal["iid", "sticky", "zipf"] = Field(description="rule that makes the routing")
+
+
+Source = Annotated[
+    Annotated[str, Field(min_length=1), Tag("<file>")] | Annotated[Synthetic, Tag("<synthetic>")],
+    Discriminator(lambda value: "<synthetic>" if isinstance(value, Mapping | Synthetic) else "<file>"),
+]
+
+
+class Experiment(Frozen):
+    """One point of an experiment's grid. See `experiments/README.md` for the file."""
+
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="name of the results folder: letters, digits, . _ -"
+    )
+    question: str = Field("", description="one sentence: what the experiment asks")
+    trace: Source = Field(
+        description="routing trace, a path relative to this file; or {synthetic: iid|sticky|zipf, ...}"
+    )
+    model: str = Field(min_length=1, description="model shape: a shipped name, or a path to a shape or a config.json")
+    costs: str = Field(min_length=1, description="kernel cost table: a shipped name or a path")
+    link: str = Field(min_length=1, description="host-to-device link: a shipped name or a path")
+    allow_extrapolation: bool = Field(False, description="let costs be extrapolated outside their measured range")
+    memory: Memory = Field(description="GPU memory of the expert cache")
+    traffic: Traffic = Field(description="the requests")
+    scheduler: Scheduler = Field(default_factory=Scheduler, description="continuous batching")
+    cache: PolicySpec = Field(PolicySpec(name="lru"), description="cache policy: which expert leaves")
+    prefetch: PolicySpec = Field(PolicySpec(name="none"), description="prefetch policy: which experts come early")
+    machine: Machine = Field(default_factory=Machine, description="how experts are started and copied")
+    schedule: Literal["free", "frozen"] = Field(
+        "free", description="free: the server as it runs; frozen: every policy replays the same recorded steps"
+    )
+    steps: Annotated[int, Field(ge=1, le=10**8)] = Field(1000, description="a run ends after so many steps")
+    warmup_steps: Annotated[int, Field(ge=0, le=10**8)] = Field(0, description="first steps that are not counted")
+    seed: Annotated[int, Field(ge=0, le=LARGEST)] = Field(0, description="seed of every random stream")
+    replications: Annotated[int, Field(ge=1, le=10**4)] = Field(
+        1, description="runs of each point, other random streams"
+    )
+
+    @model_validator(mode="after")
+    def _warmup(self) -> Experiment:
+        if text := warmup_rule(self.steps, self.warmup_steps):
+            raise broken(text)
+        return self
+
+
+class RunConfig(Experiment):
+    """One point of a grid, with the labels of the axes that lead to it: dotted path -> label ("case" for cases)."""
+
+    labels: dict[str, str] = Field(default_factory=dict, description="axis -> label of this point")
+
+    def experiment(self) -> dict[str, Any]:
+        """The point as plain data that an experiment file may hold (no labels, no unset values)."""
+        return self.model_dump(mode="json", exclude={"labels"}, exclude_none=True)
+
+
+def memory_rule(memory: Mapping[str, Any]) -> str | None:
+    """What is wrong with the way that a memory section gives its size, if anything is."""
+    given = [key for key in ("slots", "bytes", "share") if memory.get(key) is not None]
+    if len(given) == 1:
+        return None
+    return f"needs exactly one of slots, bytes and share; it has {' and '.join(given) or 'none'}"
+
+
+def traffic_rules(traffic: Mapping[str, Any]) -> list[str]:
+    """What is wrong between the keys of a traffic section."""
+    kind, texts = traffic.get("kind"), []
+    for key, owner in (("concurrency", "closed"), ("rate", "poisson")):
+        if kind == owner and traffic.get(key) is None:
+            texts.append(f"kind {kind} needs {key}")
+        elif kind in ("closed", "all", "poisson") and kind != owner and traffic.get(key) is not None:
+            texts.append(f"{key} belongs to kind {owner}, and the kind is {kind}")
+    low, high = traffic.get("prompt_min"), traffic.get("prompt_max")
+    if isinstance(low, int) and isinstance(high, int) and low > high:
+        texts.append(f"prompt_min ({low}) must not exceed prompt_max ({high})")
+    mix = traffic.get("mix")
+    if isinstance(mix, Mapping):
+        for weights in (mix.get("from"), mix.get("to")) if {"from", "to"} & mix.keys() else (mix,):
+            if isinstance(weights, Mapping) and weights and not any(weights.values()):
+                texts.append("mix needs a domain with a weight above 0")
+    return texts
+
+
+def warmup_rule(steps: object, warmup: object) -> str | None:
+    """What is wrong between the steps of a run and those that are not counted."""
+    if isinstance(steps, int) and isinstance(warmup, int) and warmup >= steps > 0:
+        return f"warmup_steps ({warmup}) must be fewer than steps ({steps}): nothing would be measured"
+    return None

@@ -1,0 +1,101 @@
+"""The kinds of policy and what each is asked (DESIGN 4).
+
+A policy is one class in one file under `policies/<kind>/`. Its `level` says what it may know; the view it is
+handed shows that and no more. Parameters are the keyword arguments of `__init__`.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Container, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from moesim.policy.queue import Limits, Queued
+    from moesim.policy.view import View
+
+LEVELS = ("history", "layer", "predicted", "step", "queue", "oracle")
+KINDS = ("cache", "prefetch", "batch", "miss")
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """The part of the expert cache that one cache policy manages: a layer, or everything (scope `global`)."""
+
+    keys: range
+    capacity: int
+    """bytes"""
+    sizes: Sequence[int]
+    """bytes of each key, indexed by key"""
+    rng: random.Random
+
+
+class Policy:
+    """What all policies have: a name (set by `register`), a kind, an information level, one line of documentation."""
+
+    name: ClassVar[str] = ""
+    kind: ClassVar[str] = ""
+    level: str = "history"
+    unknown: str = "farthest"
+    """what the view assumes of a next use that is not known yet: `farthest`, or `persist` (DESIGN 4)"""
+
+
+class CachePolicy(Policy):
+    """Which key to evict. One object manages one pool; keys of other pools are never named to it.
+
+    The order of calls in a layer event: `used` once with all its keys, then per missing key `victim` (until there is
+    room), `evicted`, `inserted`. A prefetch calls `victim`, `evicted` and `inserted` without `used`.
+    """
+
+    kind: ClassVar[str] = "cache"
+
+    def start(self, pool: Pool, view: View) -> None:
+        """Called once before anything else. `view` stays valid and always shows the present instant."""
+        self.pool = pool
+        self.view = view
+
+    def used(self, keys: Sequence[int]) -> None:
+        """The layer event needs `keys`, ranked by position, then slot. Absent ones will be inserted within the event."""
+
+    def inserted(self, key: int, prefetched: bool) -> None:
+        """The copy of `key` starts: it occupies its bytes from now on."""
+
+    def evicted(self, key: int) -> None:
+        """`key` has left. Called for the policy's own victims as well."""
+
+    def victim(self, barred: Container[int]) -> int | None:
+        """Name a resident key that is not in `barred`, or None where there is none. Must not change any state."""
+        raise NotImplementedError
+
+
+class PrefetchPolicy(Policy):
+    """Which keys to copy before they are needed."""
+
+    kind: ClassVar[str] = "prefetch"
+
+    def start(self, view: View) -> None:
+        """Called once before anything else."""
+        self.view = view
+
+    def plan(self) -> Sequence[int]:
+        """Keys to copy, most urgent first. Asked at step start, after each gate, and when the link falls idle.
+
+        The answer replaces what was planned and has not started. Resident and moving keys may be named; they are
+        skipped. A key whose place would cost one that is needed no later is dropped by the engine.
+        """
+        raise NotImplementedError
+
+
+class BatchPolicy(Policy):
+    """Which tokens run in the next step."""
+
+    kind: ClassVar[str] = "batch"
+
+    def form(self, queue: Sequence[Queued], limits: Limits) -> list[tuple[Queued, int]]:
+        """Choose (request, tokens) pairs within `limits`; `queue` is in the order in which tokens became ready.
+
+        Tokens are a request's next contiguous positions, at most `Queued.known`. Must be a pure function of its
+        arguments: the `queue` level foresees steps by calling it on copies.
+        """
+        raise NotImplementedError

@@ -1,0 +1,70 @@
+"""Views: the only door through which a policy sees the server (DESIGN 4).
+
+Each level's class shows what the level below shows and one thing more. The engine moves the view along; a policy
+only reads it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+FAR = 1 << 60
+"""a next use that the level does not show, in layer events"""
+
+
+class View:
+    """Level `history`: where the server is. A policy keeps its own account of past accesses."""
+
+    level = "history"
+
+    def __init__(self, layers: int, experts: int) -> None:
+        self.layers = layers
+        self.experts = experts
+        self.step = 0
+        self.layer = -1
+        """the present layer; -1 before the first layer of a step"""
+
+    @property
+    def event(self) -> int:
+        """Number of the present layer event, `step * layers + layer`."""
+        return self.step * self.layers + self.layer
+
+
+class LayerView(View):
+    """Level `layer`: also the keys of the present layer event, once its gate ran."""
+
+    level = "layer"
+
+    def __init__(self, layers: int, experts: int) -> None:
+        super().__init__(layers, experts)
+        self.current: Sequence[int] = ()
+
+
+class StepView(LayerView):
+    """Level `step` and, with the same face, `queue` and `oracle`: next uses as far as the level shows them."""
+
+    level = "step"
+
+    def __init__(self, layers: int, experts: int, next_uses: np.ndarray, needed: Callable[[int], Sequence[int]]) -> None:
+        super().__init__(layers, experts)
+        self.next_uses = next_uses
+        """int64 [keys]: number of the layer event that uses the key next, after the present one; >= FAR if not shown"""
+        self.needed = needed
+        """keys of a layer of this step, ranked"""
+
+
+class QueueView(StepView):
+    """Level `queue`: next uses reach into the steps that the batcher would form from the present queue."""
+
+    level = "queue"
+
+
+class OracleView(StepView):
+    """Level `oracle`: everything, marked in every table."""
+
+    level = "oracle"
+
+
+VIEWS = {v.level: v for v in (View, LayerView, StepView, QueueView, OracleView)}

@@ -1,0 +1,24 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from moesim.policy import BatchPolicy, Limits, Queued, register
+from moesim.policy.batch import longest_expert_first
+
+
+@register("expert-aware")
+class ExpertAware(BatchPolicy):
+    """Tokens of the longest expert queue first (Read-ME, Algorithm 1, its index slips and missing stop mended).
+
+    `filing`: `span` or `majority`, see `longest_expert_first`. It has no age: a request of a rare expert can starve.
+    """
+
+    level = "queue"
+
+    def __init__(self, filing: str = "majority") -> None:
+        if filing not in ("span", "majority"):
+            raise ValueError(f"filing {filing!r} must be span or majority")
+        self.filing = filing
+
+    def form(self, queue: Sequence[Queued], limits: Limits) -> list[tuple[Queued, int]]:
+        return longest_expert_first(queue, limits, self.filing)

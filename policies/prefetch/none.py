@@ -1,0 +1,13 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from moesim.policy import PrefetchPolicy, register
+
+
+@register("none")
+class NoPrefetch(PrefetchPolicy):
+    """Demand loading only."""
+
+    def plan(self) -> Sequence[int]:
+        return ()

@@ -1,0 +1,159 @@
+"""The configurations of a results folder: runs that differ in their replication only, and which of them compare.
+
+A row of `summary.csv` starts with what identifies its run - run, case, replication, one column per axis, the resolved
+policy, memory and schedule - and goes on with counters (the first is `steps`), derived numbers and labels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FIRST_COUNTER = "steps"
+POLICY = ("cache", "level", "horizon", "unknown", "scope", "oracle")
+PER_RUN = ("run", "replication")
+UNLIMITED = "unlimited"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Configuration:
+    """One point of the grid. `group` is what must be equal for two cache policies to compare; `runs` has a row per
+    replication, in their order. `horizon` is in layer events, inf when unlimited and NaN when the policy has none."""
+
+    group: tuple[tuple[str, str], ...]
+    cache: str
+    level: str
+    horizon: float
+    unknown: str
+    scope: str
+    oracle: str
+    options: tuple[str, ...]
+    runs: pd.DataFrame = field(repr=False)
+
+    @property
+    def policy(self) -> str:
+        """Name, level where it says something, horizon and the other options, e.g. `lookahead queue 64 persist`."""
+        level = "" if self.level == "history" else self.level
+        return " ".join(filter(None, (self.cache, level, horizon_text(self.horizon), *self.options)))
+
+    @property
+    def is_bound(self) -> bool:
+        """Whether it is the oracle that gaps are measured by: everything is known, as far ahead as there is."""
+        return self.level == "oracle" and self.horizon == math.inf
+
+    @property
+    def case(self) -> str:
+        return dict(self.group).get("case", "")
+
+    def value(self, column: str) -> Any:
+        """A column that is the same in all replications; None where there is no such column."""
+        return self.runs[column].iloc[0] if column in self.runs.columns else None
+
+    def values(self, column: str) -> np.ndarray:
+        """A numeric column, float64, one value a replication; NaN where the column is missing."""
+        if column not in self.runs.columns:
+            return np.full(len(self.runs), math.nan)
+        return self.runs[column].to_numpy("float64", na_value=math.nan)
+
+
+def summary_of(results: Any) -> pd.DataFrame:
+    """The summary of a results object, or the summary itself."""
+    return getattr(results, "summary", results)
+
+
+def read(summary: pd.DataFrame) -> list[Configuration]:
+    """The configurations in the order of the file."""
+    keys = identity(summary)
+    return [_configuration(runs, keys) for _, runs in summary.groupby(keys, sort=False, dropna=False)]
+
+
+def identity(summary: pd.DataFrame) -> list[str]:
+    """The columns that say which configuration a run is of."""
+    columns = list(summary.columns)
+    end = columns.index(FIRST_COUNTER) if FIRST_COUNTER in columns else len(columns)
+    return [column for column in columns[:end] if column not in PER_RUN]
+
+
+def _configuration(runs: pd.DataFrame, keys: list[str]) -> Configuration:
+    row = {key: text(runs[key].iloc[0]) for key in keys}
+    group = tuple((key, row[key]) for key in keys if _compares(key, row))
+    return Configuration(
+        group=group,
+        cache=row["cache"],
+        level=row["level"],
+        horizon=_horizon(row),
+        unknown=row.get("unknown", ""),
+        scope=row.get("scope", ""),
+        oracle=row.get("oracle", ""),
+        options=_options(row),
+        runs=runs.sort_values("replication", kind="stable") if "replication" in runs else runs,
+    )
+
+
+def _options(row: dict[str, str]) -> tuple[str, ...]:
+    """What else tells policies apart: the assumption, where it is not the usual one, and axes of other parameters."""
+    named = {f"cache.{name}" for name in ("name", *POLICY)}
+    others = [f"{key[6:]} {row[key]}" for key in row if key.startswith("cache.") and key not in named and row[key]]
+    assumed = row.get("unknown", "")
+    return (*([assumed] if assumed not in ("", "farthest") else []), *others)
+
+
+def _compares(key: str, row: dict[str, str]) -> bool:
+    """Whether a column must agree: not the policy's own, and of the memory its bytes."""
+    if key == "slots":
+        return not row.get("bytes")
+    return key not in POLICY and key.split(".")[0] not in ("cache", "memory")
+
+
+def _horizon(row: dict[str, str]) -> float:
+    value = row.get("horizon", "")
+    if value in ("", UNLIMITED, "inf"):
+        return math.inf if value or row["cache"] == "lookahead" or row["level"] == "oracle" else math.nan
+    return float(value)
+
+
+def horizon_text(horizon: float) -> str:
+    if math.isnan(horizon):
+        return ""
+    return UNLIMITED if horizon == math.inf else f"{horizon:.0f}"
+
+
+def text(value: Any) -> str:
+    """A cell as text: blank for nothing, whole floats as integers (a column with blanks reads as floats)."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if isinstance(value, float | np.floating) and float(value).is_integer():
+        return str(int(value))
+    return str(value)
+
+
+def grouped(configurations: Iterable[Configuration]) -> dict[tuple[tuple[str, str], ...], list[Configuration]]:
+    """The configurations by what must be equal to compare them, in the order of the file."""
+    groups: dict[tuple[tuple[str, str], ...], list[Configuration]] = {}
+    for configuration in configurations:
+        groups.setdefault(configuration.group, []).append(configuration)
+    return groups
+
+
+def best(configurations: Sequence[Configuration], column: str) -> Configuration | None:
+    """The one with the least mean of a column over its replications, the first of equals; None without any value."""
+    means = [(float(np.mean(c.values(column))), place) for place, c in enumerate(configurations)]
+    ranked = sorted(pair for pair in means if not math.isnan(pair[0]))
+    return configurations[ranked[0][1]] if ranked else None
+
+
+def baseline(group: Sequence[Configuration], column: str) -> Configuration | None:
+    """The best policy of level `history`, in either scope."""
+    return best([c for c in group if c.level == "history"], column)
+
+
+def bound(group: Sequence[Configuration], column: str) -> Configuration | None:
+    """The best unlimited oracle, in either scope."""
+    return best([c for c in group if c.is_bound], column)

@@ -20,6 +20,7 @@ FIRST_COUNTER = "steps"
 POLICY = ("cache", "level", "horizon", "unknown", "scope", "oracle")
 PER_RUN = ("run", "replication")
 UNLIMITED = "unlimited"
+LABELS = ("routing", "costs", "link", "kv")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -132,6 +133,30 @@ def text(value: Any) -> str:
     if isinstance(value, float | np.floating) and float(value).is_integer():
         return str(int(value))
     return str(value)
+
+
+def size_text(configuration: Configuration) -> str:
+    """The cache's memory in words, e.g. `4 experts a layer (17.3 GB)`."""
+    slots, size = text(configuration.value("slots")), text(configuration.value("bytes"))
+    gigabytes = f"{float(size) / 1e9:.3g} GB" if size else ""
+    return (
+        f"{slots} experts a layer ({gigabytes})"
+        if slots and gigabytes
+        else f"{slots} experts a layer"
+        if slots
+        else gigabytes
+    )
+
+
+def labels_of(configuration: Configuration) -> list[str]:
+    """What the figures are of: routing and shape, cost table, link, KV memory. Blank labels are left out."""
+    found = ((name, text(configuration.value(f"label_{name}"))) for name in LABELS)
+    return [label if label.lower().startswith(name) else f"{name}: {label}" for name, label in found if label]
+
+
+def is_estimated(configuration: Configuration) -> bool:
+    """Whether a cost or a link behind the times is estimated and not measured."""
+    return any("ESTIMATED" in label for label in labels_of(configuration))
 
 
 def grouped(configurations: Iterable[Configuration]) -> dict[tuple[tuple[str, str], ...], list[Configuration]]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from moesim.errors import InputError, Problem
+from moesim.hardware.files import ARGUMENTS, CostFile, data_dir, read
 from moesim.hardware.grid import CostRangeError, Grid
 from moesim.hardware.shape import ModelShape
-from moesim.hardware.tables import ARGUMENTS, CostFile, data_dir, read
 
 __all__ = ["CostRangeError", "CostTable", "data_dir", "load_costs"]
 

@@ -6,7 +6,7 @@ from bisect import bisect_right
 from pathlib import Path
 
 from moesim.errors import InputError, Problem
-from moesim.hardware.tables import LinkFile, Speed, read
+from moesim.hardware.files import LinkFile, Speed, read
 
 SECOND = 10**9
 

@@ -15,8 +15,8 @@ from typing import Any
 
 from moesim.errors import InputError
 from moesim.hardware import read_me_table_8
+from moesim.hardware.files import data_dir, write
 from moesim.hardware.shape import ModelShape, load_shape, shipped_shapes, stored
-from moesim.hardware.tables import data_dir, write
 
 COMMAND = "python -m moesim.hardware.roofline"
 BANDWIDTH_SHARE = 0.80

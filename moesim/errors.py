@@ -30,5 +30,5 @@ def unknown(what: str, value: object, known: Iterable[str]) -> str:
     """Text of a wrong name: what exists, and the nearest of it."""
     names = sorted(known)
     near = difflib.get_close_matches(str(value), names, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
+    hint = f"; did you mean {near[0]!r}?" if near else "."
     return f"unknown {what} {value!r}{hint} There is: {', '.join(names) or 'none'}"

@@ -8,20 +8,21 @@ from moesim.policy.queue import Limits, Queued
 
 
 def fill(order: Iterable[Queued], limits: Limits) -> list[tuple[Queued, int]]:
-    """Take requests in `order`, each with all its known tokens while they fit.
+    """Take requests in `order`, each with all its known tokens, until the next does not fit.
 
-    A prompt that does not fit what is left waits whole, so that one step runs it; but a prompt longer than
-    `max_tokens` could never run whole, so it is cut into chunks of that size when it comes first.
+    A prompt runs whole in one step. One that might never fit beside the decode tokens of a full step, being longer
+    than `max_tokens - max_requests`, is cut into chunks of what is left instead, so that it cannot starve.
     """
     batch: list[tuple[Queued, int]] = []
     left = limits.max_tokens
     for queued in order:
         if len(batch) == limits.max_requests or left == 0:
             break
-        tokens = queued.known if queued.known <= left else 0
-        if not batch and not tokens:
+        if queued.known <= left:
+            tokens = queued.known
+        elif queued.known > limits.max_tokens - limits.max_requests:
             tokens = left
-        if not tokens:
+        else:
             break
         batch.append((queued, tokens))
         left -= tokens

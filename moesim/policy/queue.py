@@ -18,7 +18,7 @@ class Limits:
 class Queued:
     """One request with tokens that are ready to run and whose routes (decoupled router) are visible."""
 
-    __slots__ = ("request", "position", "prompt_left", "known", "skipped", "_routes", "_span")
+    __slots__ = ("_routes", "_span", "known", "position", "prompt_left", "request", "skipped")
 
     def __init__(self, request: int, position: int, prompt_left: int, known: int, routes: np.ndarray | None) -> None:
         self.request = request

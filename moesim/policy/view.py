@@ -47,7 +47,9 @@ class StepView(LayerView):
 
     level = "step"
 
-    def __init__(self, layers: int, experts: int, next_uses: np.ndarray, needed: Callable[[int], Sequence[int]]) -> None:
+    def __init__(
+        self, layers: int, experts: int, next_uses: np.ndarray, needed: Callable[[int], Sequence[int]]
+    ) -> None:
         super().__init__(layers, experts)
         self.next_uses = next_uses
         """int64 [keys]: number of the layer event that uses the key next, after the present one; >= FAR if not shown"""

@@ -1,0 +1,91 @@
+"""A frozen schedule: the compositions of all steps, recorded once and replayed under every policy (DESIGN 5)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from moesim.policy import BatchPolicy, Limits
+from moesim.sim.engine import StepCosts
+from moesim.sim.forecast import Forecaster
+from moesim.sim.foresight import first_uses, of_schedule
+from moesim.sim.scheduler import Scheduler
+from moesim.sim.work import Work
+from moesim.sim.workload import Workload
+from moesim.trace.routing import RoutingTrace
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One recorded step: which requests had become visible since the step before, and what ran."""
+
+    visible: tuple[int, ...]
+    work: Work
+    costs: StepCosts
+    continuing: tuple[int, ...]
+    """requests that have a next token after this step"""
+
+
+@dataclass(slots=True)
+class Schedule:
+    """Frames, and what they cost with every expert resident; `after_step[r]` is the step whose end brought request r."""
+
+    frames: list[Frame]
+    workload: Workload
+    after_step: dict[int, int]
+    starts: list[int]
+    ends: list[int]
+    longest_pass_over: int
+    memo: dict[object, object] = field(default_factory=dict)
+    """forecasts and bounds: they depend on the schedule alone, so that compared runs share them"""
+
+    def oracle(self, layers: int, experts: int, unseen: int) -> list[np.ndarray]:
+        """What comes after each step, all of it (see `Foresight.begin`)."""
+        if "oracle" not in self.memo:
+            self.memo["oracle"] = of_schedule([f.work for f in self.frames], layers, experts, unseen)
+        return self.memo["oracle"]  # type: ignore[return-value]
+
+    def queued(
+        self, policy: BatchPolicy, limits: Limits, trace: RoutingTrace, persist: bool, experts: int, unseen: int
+    ) -> list[np.ndarray]:
+        """What level `queue` knows at each step: the batcher rolled over the queue as it was recorded."""
+        if ("queue", persist) not in self.memo:
+            self.memo["queue", persist] = self._roll(policy, limits, trace, persist, experts, unseen)
+        return self.memo["queue", persist]  # type: ignore[return-value]
+
+    def _roll(
+        self, policy: BatchPolicy, limits: Limits, trace: RoutingTrace, persist: bool, experts: int, unseen: int
+    ) -> list[np.ndarray]:
+        scheduler = Scheduler(policy, limits)
+        sequences = self.workload.sequences
+        forecaster = Forecaster(policy, limits, trace, sequences)
+        later = []
+        for step, frame in enumerate(self.frames):
+            for number in frame.visible:
+                request = self.workload[number]
+                scheduler.admit(number, request.prompt, routes_of(trace, request.sequence))
+            scheduler.take(frame.work.parts)
+            coming = forecaster.steps(list(scheduler.queue.values()), frame.work.parts, persist)
+            later.append(first_uses(coming, step, experts, unseen, None))
+            requeue(scheduler, frame.work, frame.continuing, self.workload, trace)
+        return later
+
+
+def routes_of(trace: RoutingTrace, sequence: int) -> np.ndarray | None:
+    """Strongest expert of each position of a sequence, int16 [positions]; None for a layer-wise router."""
+    if trace.meta.router != "decoupled":
+        return None
+    return trace.experts[trace.offsets[sequence] : trace.offsets[sequence + 1], 0, 0]
+
+
+def requeue(
+    scheduler: Scheduler, work: Work, continuing: Sequence[int], workload: Workload, trace: RoutingTrace
+) -> None:
+    """The sampled tokens of a step's requests go to the end of the queue, in the order of the step."""
+    going_on = set(continuing)
+    for part in work.parts:
+        if part.request in going_on:
+            sequence = workload[part.request].sequence
+            scheduler.sampled(part.request, part.start + part.tokens, routes_of(trace, sequence))

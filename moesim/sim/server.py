@@ -1,0 +1,266 @@
+"""The server: requests in, steps on the engine, tokens out; free or on a frozen schedule (DESIGN 2 and 5)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from itertools import count
+
+import numpy as np
+import simpy
+
+from moesim import policy
+from moesim.experiment import Experiment
+from moesim.policy import BatchPolicy, Limits
+from moesim.sim.engine import StepCosts
+from moesim.sim.forecast import Forecaster
+from moesim.sim.foresight import first_uses, persisting
+from moesim.sim.log import StepLog
+from moesim.sim.oracle import FreeOracle
+from moesim.sim.schedule import Frame, Schedule, requeue, routes_of
+from moesim.sim.scheduler import Scheduler
+from moesim.sim.setup import Inputs, Setup
+from moesim.sim.work import Part, Work, make_work
+from moesim.sim.workload import Request, Workload
+
+AFTER_ARRIVALS = 2
+"""SimPy priority of the engine's wake-up: a step is formed after the arrivals of its instant"""
+
+
+class Server:
+    """State that a free run and a replay share: requests, the router's side queue, the log."""
+
+    def __init__(self, config: Experiment, inputs: Inputs, setup: Setup, workload: Workload) -> None:
+        self.config, self.inputs, self.setup = config, inputs, setup
+        self.trace = inputs.trace
+        self.workload = workload
+        self.decoupled = self.trace.meta.router == "decoupled"
+        self.limits = Limits(config.scheduler.max_tokens, config.scheduler.max_requests)
+        made = policy.make("batch", config.scheduler.batch)
+        assert isinstance(made, BatchPolicy)
+        self.scheduler = Scheduler(made, self.limits)
+        self.log = StepLog(setup)
+        self.router_free = 0
+        self.tokens_out: list[int] = []
+        self.progress: Callable[[int], None] = lambda steps: None
+
+    def route_aside(self, tokens: int, now: int) -> int:
+        """When the routes of `tokens` that come in at `now` are visible: the router serves in FIFO order."""
+        if not self.decoupled:
+            return now
+        self.router_free = max(self.router_free, now) + self.inputs.costs.router(tokens)
+        return self.router_free
+
+    def costs_of(self, work: Work, sampled: int, continuing: int) -> StepCosts:
+        """Kernel times of a step that samples `sampled` tokens, `continuing` of which are routed afterwards."""
+        costs, table = self.inputs.costs, work.parts
+        attention = sum(costs.attention_prefill(p.tokens, p.start + p.tokens) for p in table if p.prefill)
+        decoding = [p.start + 1 for p in table if not p.prefill]
+        if decoding:
+            attention += costs.attention_decode(len(decoding), sum(decoding))
+        tokens = work.prefill_tokens + work.decode_tokens
+        routed = continuing if self.decoupled and self.config.machine.router == "critical" else 0
+        return StepCosts(
+            attention,
+            costs.layer_rest(tokens),
+            0 if self.decoupled else costs.gate(tokens),
+            costs.step_rest(sampled) if sampled else 0,
+            costs.router(routed) if routed else 0,
+        )
+
+    def sampling(self, parts: Sequence[Part]) -> tuple[list[int], list[int]]:
+        """Requests whose step yields a token, and those of them that go on after it."""
+        yielding = [p.request for p in parts if not p.prefill or p.start + p.tokens == self.workload[p.request].prompt]
+        return yielding, [r for r in yielding if self.workload[r].produced + 1 < self.workload[r].output]
+
+    def run_step(self, step: int, work: Work, costs: StepCosts, start: int, laters: Sequence[np.ndarray]) -> int:
+        """Run the step on the engine and log it."""
+        for part in work.parts:
+            request = self.workload[part.request]
+            if request.started_step < 0:
+                request.started, request.started_step = start, step
+        end = self.setup.engine.run(step, work, costs, start, laters)
+        self.log.add(step, start, end, work)
+        if step % 100 == 99:
+            self.progress(step + 1)
+        return end
+
+    def deliver(self, yielding: Sequence[int]) -> list[Request]:
+        """Hand out the step's tokens; return the requests that are finished."""
+        now, finished = self.setup.engine.sampled_at, []
+        self.tokens_out.append(len(yielding))
+        for number in yielding:
+            request = self.workload[number]
+            request.produced += 1
+            if request.produced == 1:
+                request.first_token = now
+            if request.produced == request.output:
+                request.finished = now
+                finished.append(request)
+        return finished
+
+
+class FreeServer(Server):
+    """The server as it runs: steps are formed from what is there. `frames` records them, `after_step` the arrivals."""
+
+    def __init__(self, config: Experiment, inputs: Inputs, setup: Setup, workload: Workload) -> None:
+        super().__init__(config, inputs, setup, workload)
+        self.env = simpy.Environment()
+        self.frames: list[Frame] = []
+        self.after_step: dict[int, int] = {}
+        self.came_into_view: list[int] = []
+        self.waiting: simpy.Event | None = None
+        self.arrived = self.left = 0
+        self.oracle = FreeOracle(self) if ("oracle", "farthest") in setup.foresights else None
+
+    def run(self) -> None:
+        """Until every request has left or the steps are used up."""
+        self.env.process(self._arrivals())
+        self.env.run(self.env.process(self._steps()))
+
+    def _arrivals(self) -> Generator[simpy.Event, None, None]:
+        traffic = self.config.traffic
+        for number in range(traffic.requests):
+            request = self.workload[number]
+            if request.arrival < 0:
+                return  # closed loop: the rest come as others leave
+            if request.arrival > self.env.now:
+                yield self.env.timeout(request.arrival - self.env.now)
+            self._arrive(request)
+
+    def _arrive(self, request: Request) -> None:
+        request.arrival = self.env.now
+        self.arrived += 1
+        request.visible = self.route_aside(request.prompt, self.env.now)
+        self._at(request.visible, lambda: self._show(request))
+
+    def _show(self, request: Request) -> None:
+        self.scheduler.admit(request.number, request.prompt, routes_of(self.trace, request.sequence))
+        self.came_into_view.append(request.number)
+        self._wake()
+
+    def _at(self, time: int, act: Callable[[], None]) -> None:
+        if time <= self.env.now:
+            act()
+        else:
+            self.env.timeout(time - self.env.now).callbacks.append(lambda event: act())
+
+    def _wake(self) -> None:
+        if self.waiting is not None and not self.waiting.triggered:
+            self.waiting._ok, self.waiting._value = True, None
+            self.env.schedule(self.waiting, AFTER_ARRIVALS)
+
+    def _sleep(self, delay: int) -> simpy.Event:
+        event = self.env.event()
+        event._ok, event._value = True, None
+        self.env.schedule(event, AFTER_ARRIVALS, delay)
+        return event
+
+    def _steps(self) -> Generator[simpy.Event, None, None]:
+        yield self._sleep(0)
+        for step in count():
+            if step == self.config.steps:
+                return
+            while not self.scheduler.queue:
+                if self.left == self.config.traffic.requests:
+                    return
+                self.waiting = self.env.event()
+                yield self.waiting
+                self.waiting = None
+            yield from self._step(step)
+
+    def _step(self, step: int) -> Generator[simpy.Event, None, None]:
+        start = self.env.now
+        parts = self.scheduler.form()
+        visible, self.came_into_view = tuple(self.came_into_view), []
+        work = make_work(parts, self.trace, self.workload.sequences)
+        yielding, continuing = self.sampling(parts)
+        costs = self.costs_of(work, len(yielding), len(continuing))
+        self.frames.append(Frame(visible, work, costs, tuple(continuing)))
+        end = self.run_step(step, work, costs, start, [self._later(step, work, f) for f in self.setup.foresights])
+        yield self._sleep(end - start)
+        finished = self.deliver(yielding)
+        self._requeue(work, continuing)
+        for _ in finished:
+            self.left += 1
+            if self.config.traffic.kind == "closed" and self.arrived < self.config.traffic.requests:
+                request = self.workload[self.arrived]
+                self.after_step[request.number] = step
+                self._arrive(request)
+
+    def _requeue(self, work: Work, continuing: list[int]) -> None:
+        if self.decoupled and self.config.machine.router == "side" and continuing:
+            visible = self.route_aside(len(continuing), self.env.now)
+            self._at(visible, lambda: self._requeue_now(work, continuing))
+        else:
+            self._requeue_now(work, continuing)
+
+    def _requeue_now(self, work: Work, continuing: list[int]) -> None:
+        requeue(self.scheduler, work, continuing, self.workload, self.trace)
+        self._wake()
+
+    def _later(self, step: int, work: Work, kind: tuple[str, str]) -> np.ndarray:
+        """What a foresight of this kind knows beyond the step that starts now."""
+        level, unknown = kind
+        engine = self.setup.engine
+        shape = (engine.experts,) if self.decoupled else (engine.layers, engine.experts)
+        unseen = engine.foresights[0].unseen
+        if level == "oracle":
+            assert self.oracle is not None
+            return self.oracle.later(step, work, unseen)
+        if level == "queue":
+            sequences = self.workload.sequences
+            forecaster = Forecaster(self.scheduler.policy, self.limits, self.trace, sequences)
+            coming = forecaster.steps(list(self.scheduler.queue.values()), work.parts, unknown == "persist")
+            return first_uses(coming, step, engine.experts, unseen, None)
+        if unknown == "persist":
+            return persisting(work, step, shape, unseen)
+        return np.full(shape, unseen, dtype=np.int64)
+
+
+class ReplayServer(Server):
+    """Replays a schedule: the same steps in the same order, each as soon as the one before it and its requests allow."""
+
+    def __init__(
+        self, config: Experiment, inputs: Inputs, setup: Setup, schedule: Schedule, workload: Workload
+    ) -> None:
+        super().__init__(config, inputs, setup, workload)
+        self.schedule = schedule
+
+    def run(self) -> None:
+        """All recorded steps."""
+        laters = [self._laters(kind) for kind in self.setup.foresights]
+        ready: dict[int, int] = {}
+        ends: list[int] = []
+        now = 0
+        for step, frame in enumerate(self.schedule.frames):
+            for number in frame.visible:
+                self._arrive(self.workload[number], ends, ready)
+            start = max([now, *(ready.get(p.request, 0) for p in frame.work.parts)])
+            yielding, continuing = self.sampling(frame.work.parts)
+            now = self.run_step(step, frame.work, frame.costs, start, [later[step] for later in laters])
+            ends.append(now)
+            self.deliver(yielding)
+            if self.decoupled and self.config.machine.router == "side" and continuing:
+                ready.update(dict.fromkeys(continuing, self.route_aside(len(continuing), now)))
+        self.scheduler.longest_pass_over = self.schedule.longest_pass_over
+
+    def _arrive(self, request: Request, ends: list[int], ready: dict[int, int]) -> None:
+        if request.number in self.schedule.after_step:
+            request.arrival = ends[self.schedule.after_step[request.number]]
+        request.visible = self.route_aside(request.prompt, request.arrival)
+        ready[request.number] = request.visible
+
+    def _laters(self, kind: tuple[str, str]) -> Sequence[np.ndarray]:
+        level, unknown = kind
+        engine, schedule = self.setup.engine, self.schedule
+        unseen = engine.foresights[0].unseen
+        if level == "oracle":
+            return schedule.oracle(engine.layers, engine.experts, unseen)
+        if level == "queue":
+            return schedule.queued(
+                self.scheduler.policy, self.limits, self.trace, unknown == "persist", engine.experts, unseen
+            )
+        shape = (engine.experts,) if self.decoupled else (engine.layers, engine.experts)
+        if unknown == "persist":
+            return [persisting(f.work, step, shape, unseen) for step, f in enumerate(schedule.frames)]
+        return [np.full(shape, unseen, dtype=np.int64)] * len(schedule.frames)

@@ -1,0 +1,108 @@
+"""One run: a configuration, its inputs and a replication in, counters and tables out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+from moesim.experiment import Experiment
+from moesim.sim.bounds import min_misses
+from moesim.sim.log import requests_table
+from moesim.sim.result import RunResult
+from moesim.sim.schedule import Schedule
+from moesim.sim.server import FreeServer, ReplayServer, Server
+from moesim.sim.setup import Inputs, pools, set_up
+from moesim.sim.workload import Workload
+
+Progress = Callable[[int], None]
+
+KEPT = 8
+"""frozen schedules that a process keeps"""
+_schedules: dict[str, Schedule] = {}
+
+
+def schedule_key(config: Experiment, inputs: Inputs, replication: int) -> str:
+    """What a frozen schedule depends on; runs with equal keys replay the same steps."""
+    plain = config.model_dump(mode="json", exclude={"name", "question", "memory", "cache", "prefetch", "labels"})
+    plain["machine"].pop("expert_start", None)
+    digests = (inputs.trace.digest, id(inputs.trace), inputs.costs.digest, inputs.shape.name)
+    return json.dumps([plain, replication, digests], sort_keys=True)
+
+
+def simulate(
+    config: Experiment, inputs: Inputs, replication: int, *, check: bool = False, progress: Progress | None = None
+) -> RunResult:
+    """Run one replication of one point of a grid. `check` verifies conservation after every step.
+
+    Raises InputError where a cost table does not reach (see `CostTable`).
+    """
+    setup = set_up(config, inputs, replication, verify=check)
+    workload = _workload(config, inputs, replication)
+    server: Server
+    schedule = None
+    if config.schedule == "frozen":
+        schedule = frozen_schedule(config, inputs, replication)
+        server = ReplayServer(config, inputs, setup, schedule, workload)
+    else:
+        server = FreeServer(config, inputs, setup, workload)
+    if progress is not None:
+        server.progress = progress
+    server.run()
+    return _result(config, inputs, server, schedule)
+
+
+def frozen_schedule(config: Experiment, inputs: Inputs, replication: int) -> Schedule:
+    """The schedule that the server forms with every expert resident; recorded once a process and kept."""
+    key = schedule_key(config, inputs, replication)
+    if key not in _schedules:
+        while len(_schedules) >= KEPT:
+            del _schedules[next(iter(_schedules))]
+        _schedules[key] = _record(config, inputs, replication)
+    return _schedules[key]
+
+
+def _record(config: Experiment, inputs: Inputs, replication: int) -> Schedule:
+    setup = set_up(config, inputs, replication, resident=True)
+    server = FreeServer(config, inputs, setup, _workload(config, inputs, replication))
+    server.run()
+    starts = [row[1] for row in server.log.rows]
+    ends = [row[2] for row in server.log.rows]
+    passed_over = server.scheduler.longest_pass_over
+    return Schedule(server.frames, server.workload, server.after_step, starts, ends, passed_over)
+
+
+def _workload(config: Experiment, inputs: Inputs, replication: int) -> Workload:
+    return Workload(inputs.trace, config.traffic, config.seed, replication, config.replications)
+
+
+def _result(config: Experiment, inputs: Inputs, server: Server, schedule: Schedule | None) -> RunResult:
+    warmup, shape = config.warmup_steps, inputs.shape
+    counters = server.log.counters(warmup, shape.layers)
+    table = requests_table(server.workload.requests, warmup)
+    steps = server.log.steps(warmup)
+    counters["output_tokens"] = _output_tokens(server, warmup)
+    counters["requests_finished"] = int(((table["finished_ns"] >= 0) & table["measured"]).sum())
+    counters["longest_pass_over"] = server.scheduler.longest_pass_over
+    counters |= _bounds(config, inputs, server, schedule)
+    return RunResult(counters, steps, table, server.setup.labels)
+
+
+def _output_tokens(server: Server, warmup: int) -> int:
+    return sum(server.tokens_out[warmup:])
+
+
+def _bounds(config: Experiment, inputs: Inputs, server: Server, schedule: Schedule | None) -> dict[str, int]:
+    names = ("bound_resident_ns", "min_miss_keys", "min_bytes", "bound_transfer_ns")
+    warmup = config.warmup_steps
+    if schedule is None or len(schedule.frames) <= warmup:
+        return dict.fromkeys(names, -1)
+    shape = inputs.shape
+    slots = [(keys, capacity // shape.key_bytes) for keys, capacity in pools(config.memory, shape)]
+    key = ("min", tuple(count for _, count in slots))
+    if key not in schedule.memo:
+        schedule.memo[key] = min_misses(schedule, len(schedule.frames), shape.layers, shape.experts, slots, warmup)
+    missed = schedule.memo[key]
+    assert isinstance(missed, int)
+    link_ns = sum(server.setup.link.chunks(shape.key_bytes))
+    resident_ns = schedule.ends[-1] - schedule.starts[warmup]
+    return dict(zip(names, (resident_ns, missed, missed * shape.key_bytes, missed * link_ns), strict=True))

@@ -14,6 +14,7 @@ from moesim.errors import InputError, Problem
 EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts")
 TOP_K = ("num_experts_per_tok", "experts_per_token", "num_experts_per_token", "moe_topk")
 NEEDED = ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
+LATENT = ("qk_rope_head_dim", "qk_nope_head_dim", "v_head_dim")
 
 
 def shape_fields(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -55,14 +56,15 @@ def first(config: Mapping[str, Any], names: tuple[str, ...]) -> Any:
 def _lacks(config: Mapping[str, Any]) -> list[str]:
     if config.get("is_encoder_decoder"):
         return ["is an encoder-decoder model; only decoders can be read. Write its shape as a .yaml file"]
-    texts = [f"{name} is missing" for name in NEEDED if config.get(name) is None]
+    needed = NEEDED + (LATENT if config.get("kv_lora_rank") else ())
+    texts = [f"{name} is missing" for name in needed if config.get(name) is None]
     if first(config, EXPERTS) is None:
         texts.append(f"has no experts: expected one of {', '.join(EXPERTS)}")
     if first(config, TOP_K) is None:
         texts.append(f"does not say how many experts a token takes: expected one of {', '.join(TOP_K)}")
     if config.get("moe_intermediate_size") is None and config.get("intermediate_size") is None:
         texts.append("does not say how wide an expert is: expected moe_intermediate_size or intermediate_size")
-    wrong = [name for name in (*NEEDED, *EXPERTS, *TOP_K) if not isinstance(config.get(name, 1), int | None)]
+    wrong = [name for name in (*needed, *EXPERTS, *TOP_K) if not isinstance(config.get(name, 1), int | None)]
     return texts + [f"{name} must be an integer (it is {config[name]!r})" for name in wrong]
 
 
@@ -91,7 +93,7 @@ def latent_attention(config: Mapping[str, Any]) -> dict[str, int]:
     if not rank:
         return {}
     d, heads = config["hidden_size"], config["num_attention_heads"]
-    rope, nope, value = config["qk_rope_head_dim"], config["qk_nope_head_dim"], config["v_head_dim"]
+    rope, nope, value = (config[name] for name in LATENT)
     query_rank = config.get("q_lora_rank")
     width = heads * (nope + rope)
     query = query_rank * (d + width) if query_rank else d * width

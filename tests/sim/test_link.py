@@ -1,0 +1,132 @@
+"""The link alone: one ns a byte, chunks of 100 bytes, two in flight."""
+
+from __future__ import annotations
+
+from moesim.sim.link import NEVER, Link
+from tests.sim.toy import ToyLink
+
+SIZES = {1: 1000, 2: 1000, 3: 250}
+
+
+class Record:
+    """A link whose cache always has room unless `full`, and the log of what it did."""
+
+    def __init__(self, in_flight: int = 2, fixed: int = 0) -> None:
+        self.log: list[tuple[str, int, int]] = []
+        self.full = False
+        self.link = Link(ToyLink(fixed), 100, in_flight, self._room, self._landed, self._idle)
+
+    def _room(self, key: int, demanded: bool, now: int) -> bool:
+        self.log.append(("no room" if self.full else "room", key, now))
+        return not self.full
+
+    def _landed(self, key: int, demanded: bool) -> None:
+        self.log.append(("landed", key, -1))
+
+    def _idle(self, now: int) -> None:
+        self.log.append(("idle", -1, now))
+
+    def prefetch(self, *keys: int, at: int = 0) -> None:
+        self.link.plan(keys, SIZES, at)  # type: ignore[arg-type]
+        self.link.pump(at)
+
+    def demand(self, key: int, at: int) -> None:
+        self.link.advance(at)
+        self.link.demand(key, SIZES[key], at)
+
+
+def landings(record: Record) -> dict[int, int]:
+    """When each key lands if nothing more happens."""
+    found = {}
+    while (now := record.link.next_event()) != NEVER:
+        before = len(record.log)
+        record.link.step()
+        found |= {key: now for what, key, _ in record.log[before:] if what == "landed"}
+    return found
+
+
+def test_a_demand_waits_for_two_chunks_in_flight_and_overtakes_the_rest() -> None:
+    # At 150 the chunks 100-200 and 200-300 are submitted: the demand runs 300-1300, the prefetch's other seven after it.
+    record = Record()
+    record.prefetch(1)
+    record.demand(2, 150)
+    assert landings(record) == {2: 1300, 1: 2000}
+
+
+def test_with_one_in_flight_it_waits_for_one() -> None:
+    record = Record(in_flight=1)
+    record.prefetch(1)
+    record.demand(2, 150)
+    assert landings(record) == {2: 1200, 1: 2000}
+
+
+def test_demands_are_first_in_first_out() -> None:
+    record = Record()
+    record.demand(2, 0)
+    record.demand(1, 5)
+    record.demand(3, 6)
+    assert landings(record) == {2: 1000, 1: 2000, 3: 2250}
+
+
+def test_promotion_moves_the_remaining_chunks_up() -> None:
+    # Key 3 is planned behind key 1; key 1 has sent three chunks by 150 when it is demanded: nothing else goes between.
+    record = Record()
+    record.prefetch(1, 3)
+    record.demand(1, 150)
+    assert landings(record) == {1: 1000, 3: 1250}
+
+
+def test_a_planned_key_that_is_demanded_goes_to_the_demands() -> None:
+    record = Record()
+    record.prefetch(1, 3)
+    record.demand(3, 150)
+    assert landings(record) == {3: 550, 1: 1250}
+
+
+def test_a_new_plan_replaces_what_has_not_started() -> None:
+    record = Record()
+    record.prefetch(1, 2)
+    record.link.advance(150)
+    record.prefetch(3, at=150)
+    assert landings(record) == {1: 1000, 3: 1250}
+
+
+def test_victims_are_chosen_when_the_first_chunk_is_submitted() -> None:
+    # Key 1's last chunk is submitted at 800; the next place in flight opens at 900, before key 1 has landed.
+    record = Record()
+    record.demand(1, 0)
+    record.demand(2, 0)
+    landings(record)
+    assert [entry for entry in record.log if entry[0] == "room"] == [("room", 1, 0), ("room", 2, 900)]
+
+
+def test_a_demand_without_room_waits_for_a_release() -> None:
+    record = Record()
+    record.full = True
+    record.demand(2, 0)
+    assert record.link.next_event() == NEVER
+    record.full = False
+    record.link.release(40)
+    assert landings(record) == {2: 1040}
+
+
+def test_a_prefetch_without_room_is_dropped() -> None:
+    record = Record()
+    record.full = True
+    record.prefetch(1, 2)
+    assert record.link.dropped == 2
+    assert not record.link.active
+
+
+def test_idle_is_told_once_when_everything_has_landed() -> None:
+    record = Record()
+    record.prefetch(3)
+    landings(record)
+    assert [entry for entry in record.log if entry[0] == "idle"] == [("idle", -1, 250)]
+
+
+def test_each_chunk_pays_the_fixed_cost() -> None:
+    record = Record(fixed=7)
+    record.demand(3, 0)
+    assert landings(record) == {3: 250 + 3 * 7}
+    assert record.link.busy_ns == 250 + 3 * 7

@@ -1,0 +1,140 @@
+"""A machine whose every cost is a round number, and traces written out by hand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from moesim.experiment import Experiment
+from moesim.hardware.shape import ModelShape
+from moesim.sim import Inputs, RunResult, simulate
+from moesim.trace.meta import RoutingMeta
+from moesim.trace.routing import RoutingTrace
+
+
+@dataclass(frozen=True)
+class ToyCosts:
+    """Kernel and host times in ns; an expert kernel takes `expert` per active expert."""
+
+    launch: int = 0
+    sync: int = 0
+    copy_submit: int = 0
+    decision: int = 0
+    attention: int = 10
+    expert: int = 100
+    gate_ns: int = 5
+    router_ns: int = 0
+    sample: int = 0
+    label: str = "ESTIMATED"
+    digest: str = "toy"
+
+    def attention_prefill(self, tokens: int, context: int) -> int:
+        return self.attention
+
+    def attention_decode(self, batch: int, context: int) -> int:
+        return self.attention
+
+    def layer_rest(self, tokens: int) -> int:
+        return 0
+
+    def gate(self, tokens: int) -> int:
+        return self.gate_ns
+
+    def router(self, tokens: int) -> int:
+        return self.router_ns
+
+    def experts(self, tokens: int, active: int, largest: int) -> int:
+        return self.expert * active
+
+    def step_rest(self, tokens: int) -> int:
+        return self.sample
+
+
+@dataclass(frozen=True)
+class ToyLink:
+    """`fixed` ns a copy and one ns a byte."""
+
+    fixed: int = 0
+    label: str = "ESTIMATED"
+    digest: str = "toy"
+
+    def copy(self, bytes: int) -> int:
+        return self.fixed + bytes
+
+
+def shape(layers: int = 1, experts: int = 4, key_bytes: int = 1000) -> ModelShape:
+    """One key weighs `key_bytes`: its three matrices have `key_bytes / 8` weights of 64/3 bits."""
+    made = ModelShape(
+        name="toy", layers=layers, d_model=1, expert_width=key_bytes, experts=experts, top_k=1, heads=1, kv_heads=1,
+        head_dim=1, vocab=1, expert_matrices=1, expert_bits=8,
+    )  # fmt: skip
+    assert made.key_bytes == key_bytes
+    return made
+
+
+def trace(
+    sequences: list[tuple[list[Any], list[Any]]], *, layers: int = 1, experts: int = 4, router: str = "decoupled"
+) -> RoutingTrace:
+    """From (prompt, output) pairs; a token is an expert, or a list of one expert per layer (layer-wise)."""
+    rows = 1 if router == "decoupled" else layers
+    tokens = [np.atleast_1d(t) for prompt, output in sequences for t in (*prompt, *output)]
+    chosen = np.array(tokens, dtype=np.int16).reshape(-1, rows, 1)
+    lengths = [len(prompt) + len(output) for prompt, output in sequences]
+    return RoutingTrace(
+        meta=RoutingMeta(
+            model="toy", router=router, layers=layers, experts=experts, key_bytes=1000, label="synthetic"  # type: ignore[arg-type]
+        ),
+        experts=chosen,
+        weights=np.ones_like(chosen, dtype=np.float16),
+        offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+        prompt_tokens=np.array([len(prompt) for prompt, _ in sequences], dtype=np.int32),
+        domains=("d",) * len(sequences),
+    )  # fmt: skip
+
+
+def config(**changes: Any) -> Experiment:
+    """All requests at once, 2 slots a layer, one request a step, everything measured."""
+    plain: dict[str, Any] = {
+        "name": "toy",
+        "trace": "toy.parquet",
+        "model": "toy",
+        "costs": "toy",
+        "link": "toy",
+        "memory": {"slots": 2, "scope": "layer"},
+        "traffic": {"kind": "all", "requests": 1},
+        "scheduler": {"batch": "decode-first", "max_tokens": 64, "max_requests": 1},
+        "machine": {"chunk_bytes": 1000},
+        "schedule": "free",
+    }
+    return Experiment(**(plain | changes))
+
+
+def run(
+    sequences: list[tuple[list[Any], list[Any]]] | RoutingTrace,
+    *,
+    layers: int = 1,
+    experts: int = 4,
+    costs: ToyCosts | None = None,
+    link: ToyLink | None = None,
+    router: str = "decoupled",
+    check: bool = True,
+    **changes: Any,
+) -> RunResult:
+    """Simulate a toy server; `changes` go to `config`."""
+    made = (
+        sequences if isinstance(sequences, RoutingTrace) else trace(sequences, layers=layers, experts=experts, router=router)
+    )
+    inputs = Inputs(made, shape(layers, experts), costs or ToyCosts(), link or ToyLink())  # type: ignore[arg-type]
+    return simulate(config(**changes), inputs, 0, check=check)
+
+
+def classes(result: RunResult) -> dict[str, int]:
+    """Keys by access class over the whole run, those that occurred."""
+    found = {c: int(result.steps[f"{c}_keys"].sum()) for c in ("reuse", "prefetch", "late", "miss")}
+    return {c: n for c, n in found.items() if n}
+
+
+def ends(result: RunResult) -> list[int]:
+    return result.steps["end_ns"].tolist()

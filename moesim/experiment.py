@@ -30,6 +30,7 @@ UNITS = {"B": 1, "kB": 10**3, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**1
     "TiB": 2**40,
 }
 SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*")
+MOST_TOKENS = 10**7  # of a synthetic trace
 LARGEST = 2**53  # still exact when a table reads it as a float
 
 
@@ -187,6 +188,23 @@ class Synthetic(Frozen):
     """Routing made up by rule: a labelled control, never in the place of real routing."""
 
     synthetic: Literal["iid", "sticky", "zipf"] = Field(description="rule that makes the routing")
+    router: Literal["decoupled", "layerwise"] = Field(
+        "decoupled", description="decoupled: one decision for all layers; layerwise: one in each"
+    )
+    sequences: Annotated[int, Field(ge=1, le=10**6)] = Field(64, description="sequences")
+    prompt_tokens: Annotated[int, Field(ge=1, le=10**6)] = Field(128, description="prompt tokens of each sequence")
+    output_tokens: Annotated[int, Field(ge=1, le=10**6)] = Field(128, description="output tokens of each sequence")
+    persistence: float | None = Field(
+        None, ge=0, le=1, description="sticky: probability that a token keeps its experts [that of Read-ME 5.3]"
+    )
+    alpha: float | None = Field(None, ge=0, le=100, description="zipf: exponent, 0 being iid [1]")
+    seed: Annotated[int, Field(ge=0, le=LARGEST)] = Field(0, description="seed of the routing alone")
+
+    @model_validator(mode="after")
+    def _fits(self) -> Synthetic:
+        if texts := synthetic_rules(self.model_dump()):
+            raise broken("; ".join(texts))
+        return self
 
 
 Source = Annotated[
@@ -266,6 +284,19 @@ def traffic_rules(traffic: Mapping[str, Any]) -> list[str]:
         for weights in (mix.get("from"), mix.get("to")) if {"from", "to"} & mix.keys() else (mix,):
             if isinstance(weights, Mapping) and weights and not any(weights.values()):
                 texts.append("mix needs a domain with a weight above 0")
+    return texts
+
+
+def synthetic_rules(trace: Mapping[str, Any]) -> list[str]:
+    """What is wrong between the keys of a synthetic trace."""
+    rule, texts = trace.get("synthetic"), []
+    for key, owner in (("persistence", "sticky"), ("alpha", "zipf")):
+        if trace.get(key) is not None and rule in ("iid", "sticky", "zipf") and rule != owner:
+            texts.append(f"{key} belongs to the rule {owner}, and the rule is {rule}")
+    defaults = {"sequences": 64, "prompt_tokens": 128, "output_tokens": 128}
+    sizes = [trace.get(key, default) for key, default in defaults.items()]
+    if all(isinstance(size, int) for size in sizes) and sizes[0] * (sizes[1] + sizes[2]) > MOST_TOKENS:
+        texts.append(f"{sizes[0]} sequences of {sizes[1] + sizes[2]} tokens are more than {MOST_TOKENS:,} tokens")
     return texts
 
 

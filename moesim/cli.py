@@ -1,0 +1,234 @@
+"""The command line. Everything heavy is imported by the command that needs it, so that `--help` is instant."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from moesim.errors import InputError, Problem
+    from moesim.results import Results
+    from moesim.runner import Job
+
+app = typer.Typer(
+    name="moesim",
+    help="Which expert cache, prefetcher and batcher should an MoE server use, and how far is that from the best?",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+)
+trace_app = typer.Typer(help="Routing traces.", no_args_is_help=True)
+app.add_typer(trace_app, name="trace")
+
+JSON = Annotated[
+    bool, typer.Option("--json", help="Print one JSON document on standard output, and nothing else there.")
+]
+
+
+@contextmanager
+def bad_input() -> Iterator[None]:
+    """Exit with 2 and one message for all mistakes of the user's input."""
+    from moesim.errors import InputError
+
+    try:
+        yield
+    except InputError as error:
+        print(message(error), file=sys.stderr)
+        raise typer.Exit(2) from None
+
+
+def message(error: InputError) -> str:
+    """All mistakes, a line each."""
+    count = len(error.problems)
+    head = f"moesim: {count} mistakes in the input; nothing was written" if count != 1 else "moesim: bad input"
+    return "\n".join([head, *(f"  {problem}" for problem in error.problems)])
+
+
+@app.callback(invoke_without_command=True)
+def top(version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False) -> None:
+    if version:
+        from moesim import __version__
+
+        print(f"moesim {__version__}")
+        raise typer.Exit()
+
+
+@app.command()
+def run(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Experiment files (YAML).")],
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="A.B=V", help="Change a value; V is YAML and may be a list. Repeatable."),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of every random stream.")] = None,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Processes; as many as there are processors.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Results folder [default: results/NAME]; with several files, what holds them.")
+    ] = None,
+    save: Annotated[
+        list[str] | None,
+        typer.Option(metavar="WHAT", help="Details to keep: steps, transfers. A single run keeps them anyway."),
+    ] = None,
+    check: Annotated[bool, typer.Option("--check", help="Check conservation at every event.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, list the runs, and stop.")] = False,
+    as_json: JSON = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress, no table, no figures.")] = False,
+) -> None:
+    """Run experiments, print their tables and write their results folders."""
+    from moesim import runner
+
+    details = [name.strip() for text in save or () for name in text.split(",")]
+    with bad_input(), stopping():
+        todo = runner.prepare(files, settings=settings or (), seed=seed, out=out, save=details)
+        if dry_run:
+            print(planned(todo, as_json))
+            return
+        done = []
+        for job in todo:
+            figures = not (as_json or quiet)
+            done.append(runner.execute(job, jobs=jobs or cpus(), check=check, figures=figures, quiet=quiet or as_json))
+            if figures:
+                report(done[-1])
+    if as_json:
+        print(dump({"experiments": [results.document() for results in done]}))
+
+
+@contextmanager
+def stopping() -> Iterator[None]:
+    """Ctrl-C and broken workers end the command with a line, not with a traceback."""
+    from concurrent.futures.process import BrokenProcessPool
+
+    try:
+        yield
+    except KeyboardInterrupt:
+        print("moesim: stopped; the same command goes on from the runs that are done", file=sys.stderr)
+        raise typer.Exit(130) from None
+    except BrokenProcessPool:
+        text = (
+            "a worker process was ended from outside (out of memory?); try --jobs 1. The same command goes on from here"
+        )
+        print(f"moesim: {text}", file=sys.stderr)
+        raise typer.Exit(1) from None
+
+
+def cpus() -> int:
+    """Processors that this process may use."""
+    import os
+
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def planned(jobs: list[Job], as_json: bool) -> str:
+    """What would run, as text or as JSON."""
+    if as_json:
+        return dump(
+            {
+                "experiments": [
+                    {
+                        "name": job.plan.name,
+                        "folder": str(job.folder),
+                        "runs": len(job.plan.runs()),
+                        "points": [{"labels": c.labels, "experiment": c.experiment()} for c in job.plan.configs],
+                    }
+                    for job in jobs
+                ]
+            }
+        )
+    lines = []
+    for job in jobs:
+        runs, points = len(job.plan.runs()), len(job.plan.configs)
+        lines.append(f"{job.plan.name}: {points} points, {runs} runs -> {job.folder}")
+        lines += ["  " + (", ".join(f"{k}: {v}" for k, v in c.labels.items()) or "one point") for c in job.plan.configs]
+    return "\n".join(lines)
+
+
+def dump(document: Any) -> str:
+    import json
+
+    return json.dumps(document, indent=1, ensure_ascii=False)
+
+
+def report(results: Results) -> None:
+    """The table for a person, and where the files are."""
+    from rich.console import Console
+
+    from moesim.analysis.table import show
+
+    console = Console()
+    show(results, console)
+    console.print(f"\nResults: {results.folder}", highlight=False, soft_wrap=True)
+
+
+@trace_app.command()
+def info(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Routing traces (Parquet).")],
+    as_json: JSON = False,
+) -> None:
+    """What is in a routing trace: model, router, sequences, domains, shares, persistence."""
+    from moesim.errors import InputError
+
+    with bad_input():
+        from moesim.trace.info import describe, render
+        from moesim.trace.routing import read_routing
+
+        problems: list[Problem] = []
+        found = {}
+        for file in files:
+            try:
+                found[str(file)] = describe(read_routing(file))
+            except InputError as error:
+                problems += error.problems
+        if problems:
+            raise InputError(problems)
+    if as_json:
+        print(dump({"traces": [{"file": file} | described for file, described in found.items()]}))
+    else:
+        print("\n\n".join(f"{file}\n{render(described)}" for file, described in found.items()))
+
+
+@app.command()
+def policies(as_json: JSON = False) -> None:
+    """The policies that are found by name: kind, name, information level, and what each does."""
+    from moesim import policy
+
+    rows = []
+    with bad_input():
+        for kind in policy.KINDS:
+            for name in policy.names(kind):
+                cls = policy.find(kind, name)
+                about = (cls.__doc__ or "").strip().split("\n\n")[0]
+                rows.append({"kind": kind, "name": name, "level": level(cls), "about": " ".join(about.split())})
+    if as_json:
+        print(dump({"policies": rows}))
+        return
+    for row in rows:
+        print(f"{row['kind']:9} {row['name']:20} {row['level']:9} {row['about']}")
+
+
+def level(cls: Any) -> str:
+    """The level that a policy has unless its parameters say otherwise."""
+    try:
+        return cls().level
+    except TypeError:  # it has parameters without a default
+        return cls.level
+
+
+@app.command()
+def schema() -> None:
+    """The JSON schema of an experiment file, for editors."""
+    from moesim.schema import experiment_schema
+
+    print(dump(experiment_schema()))
+
+
+def main() -> None:
+    app()
+
+
+if __name__ == "__main__":
+    main()

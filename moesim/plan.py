@@ -1,0 +1,232 @@
+"""What an experiment file asks for: read, expanded, checked whole, its inputs loaded. Nothing is written here."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from moesim import grid, inputs
+from moesim.document import Node, from_plain, join, read_document
+from moesim.errors import InputError, Problem, unknown
+from moesim.experiment import (
+    Drift,
+    Experiment,
+    Machine,
+    Memory,
+    PolicySpec,
+    RunConfig,
+    Scheduler,
+    Synthetic,
+    Traffic,
+    memory_rule,
+    synthetic_rules,
+    traffic_rules,
+    warmup_rule,
+)
+from moesim.inputs import Sources
+
+if TYPE_CHECKING:
+    from moesim.sim import Inputs
+
+SECTIONS: dict[tuple[str, ...], type[BaseModel]] = {
+    (): Experiment,
+    ("trace",): Synthetic,
+    ("memory",): Memory,
+    ("traffic",): Traffic,
+    ("traffic", "mix"): Drift,
+    ("scheduler",): Scheduler,
+    ("machine",): Machine,
+}
+POLICIES = {"cache": ("cache",), "prefetch": ("prefetch",), "batch": ("scheduler", "batch")}
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run: a point of the grid and the number of its replication. `index` counts all runs of the plan."""
+
+    index: int
+    config: RunConfig
+    replication: int
+    sources: Sources
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A checked experiment: its points in the order of the grid, and where its inputs are."""
+
+    name: str
+    source: str
+    base: str
+    configs: tuple[RunConfig, ...]
+
+    def runs(self) -> list[Run]:
+        """Every point times its replications, numbered in order."""
+        pairs = [(config, r) for config in self.configs for r in range(config.replications)]
+        return [Run(i, config, r, Sources.of(config, self.base)) for i, (config, r) in enumerate(pairs)]
+
+
+def read_plan(source: Path | str | Mapping[str, Any], override: Node | None = None) -> Plan:
+    """Read an experiment file, or the same as a mapping (its paths are relative to the working directory).
+
+    `override` holds what `--set` says. Raises InputError with every mistake of the file, its grid, its names and its
+    inputs, each once.
+    """
+    if isinstance(source, Mapping):
+        return make_plan(from_plain(source), "", ".", override)
+    return make_plan(read_document(source), str(source), str(Path(source).parent), override)
+
+
+def make_plan(root: Node, source: str, base: str, override: Node | None = None) -> Plan:
+    """The plan of an experiment that was read; see `read_plan`."""
+    problems: dict[Problem, None] = {}
+    configs = []
+    for tree, labels in grid.points(root, override):
+        found = list(_problems(tree, base))
+        config = None if found else RunConfig.model_validate({**tree.plain(), "labels": labels})
+        found += _problems_in_use(tree, config, base)
+        problems.update(dict.fromkeys(found))
+        if config is not None:
+            configs.append(config)
+    if problems:
+        raise InputError(sorted(problems, key=_line))
+    return Plan(configs[0].name, source, base, tuple(configs))
+
+
+def _line(problem: Problem) -> tuple[bool, int]:
+    match = re.search(r":(\d+)(?::|$)", problem.place)
+    return (match is None, int(match[1]) if match else 0)
+
+
+def _problems_in_use(tree: Node, config: RunConfig | None, base: str) -> Iterator[Problem]:
+    """What shows only when names are looked up, files are read and all of it is put together."""
+    values = tree.plain()
+    for kind, path in POLICIES.items():
+        for text in _policy_texts(kind, json.dumps(_at(values, path), default=str), base):
+            yield _node(tree, path).problem(text)
+    sources = Sources.of_plain(values, base)
+    unread = inputs.problems_of(sources)
+    for problem in unread:
+        yield tree.child(problem.place).problem(problem.text)
+    if config is not None and not unread:
+        for problem in _simulator_problems(inputs.located(config, base), inputs.load(sources)):
+            yield _node(tree, tuple(problem.place.split("."))).problem(problem.text)
+
+
+def _simulator_problems(config: RunConfig, loaded: Inputs) -> Iterable[Problem]:
+    from moesim.sim import check
+
+    return check(config, loaded)
+
+
+@lru_cache(maxsize=4096)
+def _policy_texts(kind: str, spec: str, base: str) -> tuple[str, ...]:
+    from moesim import policy
+
+    value = json.loads(spec)
+    if value is None:
+        return ()
+    try:
+        parsed = TypeAdapter(PolicySpec).validate_python(value)
+    except ValidationError:
+        return ()  # its shape is wrong, and that is reported already
+    return tuple(str(problem) for problem in policy.check(kind, parsed, base))
+
+
+def _at(values: Any, path: tuple[str, ...]) -> Any:
+    for key in path:
+        values = values.get(key) if isinstance(values, dict) else None
+    return values
+
+
+def _problems(tree: Node, base: str) -> Iterator[Problem]:
+    """What is wrong with one point by itself."""
+    values = tree.plain()
+    try:
+        Experiment.model_validate(values)
+    except ValidationError as error:
+        for mistake in error.errors(include_url=False):
+            if mistake["type"] != "rule":  # said below, where the rest of the point may be wrong as well
+                yield _told(mistake, tree)
+    yield from _rules(tree, values)
+
+
+def _rules(tree: Node, values: dict[str, Any]) -> Iterator[Problem]:
+    checks: dict[str, Callable[[Mapping[str, Any]], list[str]]] = {
+        "memory": lambda memory: [text] if (text := memory_rule(memory)) else [],
+        "traffic": traffic_rules,
+        "trace": synthetic_rules,
+    }
+    for key, check in checks.items():
+        if isinstance(values.get(key), dict):
+            for text in check(values[key]):
+                yield tree.child(key).problem(text)
+    default = Experiment.model_fields["steps"].default
+    wrong = warmup_rule(values.get("steps", default), values.get("warmup_steps", 0))
+    if wrong:
+        yield tree.child("warmup_steps").problem(wrong)
+
+
+def _node(tree: Node, path: Iterable[str | int]) -> Node:
+    """The node at a path of the schema; tags of unions and `params` are no keys of the file."""
+    for part in map(str, path):
+        if not part.startswith("<") and not (part == "params" and part not in (tree.value or ())):
+            tree = tree.child(part)
+    return tree
+
+
+def _told(mistake: Any, tree: Node) -> Problem:
+    """A mistake that pydantic found, in the words of the file and at its place."""
+    path = tuple(str(part) for part in mistake["loc"] if not str(part).startswith("<"))
+    kind, rule = mistake["type"], mistake.get("ctx", {})
+    node = _node(tree, path)
+    value = _short(mistake["input"])
+    simple = {
+        "greater_than_equal": lambda: f"{value} must be at least {rule['ge']}",
+        "greater_than": lambda: f"{value} must be more than {rule['gt']}",
+        "less_than_equal": lambda: f"{value} must be at most {rule['le']}",
+        "int_type": lambda: f"{value} must be a whole number",
+        "float_type": lambda: f"{value} must be a number",
+        "finite_number": lambda: f"{value} must be a finite number",
+        "bool_type": lambda: f"{value} must be true or false",
+        "string_type": lambda: f"{value} must be text",
+        "string_too_short": lambda: f"{value} must not be empty",
+        "too_short": lambda: "is empty; it needs at least one entry",
+        "string_pattern_mismatch": lambda: f"{value} does not fit; {_description(path)}",
+        "literal_error": lambda: unknown("value", mistake["input"], re.findall(r"'([^']*)'", rule["expected"])),
+        "extra_forbidden": lambda: unknown("key", path[-1], _keys(path[:-1])),
+        "missing": lambda: f"is missing; {_description(path)}",
+        "model_type": lambda: f"{value} must be {_shape_of(path)}",
+        "dict_type": lambda: f"{value} must be a mapping",
+    }
+    return node.problem(simple[kind]() if kind in simple else mistake["msg"])
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _keys(path: tuple[str, ...]) -> list[str]:
+    model = SECTIONS.get(path)
+    names = [field.alias or name for name, field in model.model_fields.items()] if model else []
+    return [*names, "cases"] if model is Experiment else names
+
+
+def _shape_of(path: tuple[str, ...]) -> str:
+    keys = _keys(path)
+    return f"a mapping of {', '.join(keys)}" if keys else "the name of a policy, or {name: ..., and its parameters}"
+
+
+def _description(path: tuple[str, ...]) -> str:
+    """What a key is: "memory: GPU memory of the expert cache"."""
+    for name, field in (SECTIONS[path[:-1]].model_fields if path[:-1] in SECTIONS else {}).items():
+        if path[-1] == (field.alias or name) and field.description:
+            return f"it is the {field.description}" if field.description[0].isupper() else f"it is: {field.description}"
+    return f"{join('.'.join(path[:-1]), path[-1])} is needed"

@@ -1,0 +1,208 @@
+"""The results folder of an experiment: written whole or not at all, and read back (DESIGN 5, Files).
+
+summary.csv (a row per run), requests.parquet, steps.parquet and transfers.parquet where saved, resolved.yaml (every
+point as it ran, digests of all inputs), and run.json, the only file that differs between equal runs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from moesim import inputs, summary
+from moesim.errors import InputError, Problem
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from moesim.experiment import RunConfig
+    from moesim.plan import Plan, Run
+    from moesim.sim import RunResult
+
+SUMMARY, REQUESTS, RESOLVED, RUN = "summary.csv", "requests.parquet", "resolved.yaml", "run.json"
+DETAILS = ("steps", "transfers")
+MARK = "# moesim results: every point of the experiment as it ran, and the sha256 of what it read\n"
+
+
+class Results:
+    """A results folder. Tables are read when first asked for; each is a pandas DataFrame."""
+
+    def __init__(self, folder: Path | str) -> None:
+        self.folder = Path(folder)
+
+    @classmethod
+    def load(cls, folder: Path | str) -> Results:
+        """The results in a folder. Raises InputError where it is none."""
+        if not is_results(folder := Path(folder)):
+            what = (
+                "is no results folder: it has no" if folder.is_dir() else "there is no such folder; expected one with"
+            )
+            raise InputError(Problem(str(folder), f"{what} {SUMMARY} and {RESOLVED}"))
+        return cls(folder)
+
+    def __repr__(self) -> str:
+        return f"Results({str(self.folder)!r})"
+
+    @cached_property
+    def summary(self) -> pd.DataFrame:
+        """A row per run; times in ns, sizes in bytes (docs: the columns)."""
+        return summary.read_csv((self.folder / SUMMARY).read_text(encoding="utf-8"))
+
+    @cached_property
+    def requests(self) -> pd.DataFrame:
+        """A row per request of every run, with its latencies; times in ns, -1 where it did not happen."""
+        return self._table("requests")
+
+    @cached_property
+    def steps(self) -> pd.DataFrame:
+        """A row per step of every run; there only when it was saved (`--save steps`, or a single run)."""
+        return self._table("steps")
+
+    @cached_property
+    def transfers(self) -> pd.DataFrame:
+        """A row per copy of every run; there only when it was saved (`--save transfers`)."""
+        return self._table("transfers")
+
+    @cached_property
+    def configs(self) -> list[RunConfig]:
+        """The points of the grid, as `resolved.yaml` has them."""
+        from moesim.experiment import RunConfig
+
+        points = self._resolved()["points"]
+        return [RunConfig.model_validate({**point["experiment"], "labels": point["labels"]}) for point in points]
+
+    @property
+    def name(self) -> str:
+        return self.configs[0].name
+
+    @cached_property
+    def digests(self) -> dict[str, dict[str, str]]:
+        """sha256 of each input: kind -> name as in the experiment -> digest."""
+        return self._resolved()["inputs"]
+
+    def table(self) -> str:
+        """The table that `moesim run` prints."""
+        from moesim.analysis.table import render
+
+        return render(self)
+
+    def _resolved(self) -> dict[str, Any]:
+        import yaml
+
+        return yaml.safe_load((self.folder / RESOLVED).read_text(encoding="utf-8"))
+
+    def _table(self, name: str) -> pd.DataFrame:
+        import pandas as pd
+
+        path = self.folder / f"{name}.parquet"
+        if not path.is_file():
+            raise InputError(Problem(str(path), f"was not saved; run again with --save {name}"))
+        return pd.read_parquet(path)
+
+    def document(self) -> dict[str, Any]:
+        """What `--json` prints: name, folder, digests of the inputs, and the rows of the summary."""
+        rows = json.loads(self.summary.to_json(orient="records", double_precision=15))
+        return {"name": self.name, "folder": str(self.folder), "inputs": self.digests, "runs": rows}
+
+
+def is_results(folder: Path) -> bool:
+    """Whether a folder is one that moesim wrote."""
+    return (folder / SUMMARY).is_file() and (folder / RESOLVED).is_file()
+
+
+def check_folder(folder: Path) -> list[Problem]:
+    """What stands against writing results there: only results, or nothing, may be replaced."""
+    if folder.is_dir() and (is_results(folder) or not any(folder.iterdir())):
+        return []
+    if not folder.exists():
+        above = next(parent for parent in folder.absolute().parents if parent.exists())
+        writable = above.is_dir() and os.access(above, os.W_OK)
+        return [] if writable else [Problem(str(folder), f"cannot be made: {above} is no folder that can be written")]
+    return [Problem(str(folder), "holds something else than results; give another folder with --out")]
+
+
+@contextmanager
+def replacing(folder: Path) -> Iterator[Path]:
+    """Give a new folder beside `folder`; put it in its place when the block ends, remove it when the block fails."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    aside = folder.with_name(f".{folder.name}.{os.getpid()}.new")
+    old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
+    aside.mkdir()
+    try:
+        yield aside
+        if folder.exists():
+            folder.rename(old)
+        aside.rename(folder)
+    finally:
+        for left in (aside, old):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def write(folder: Path, plan: Plan, runs: Sequence[Run], results: Sequence[RunResult], save: Sequence[str]) -> None:
+    """Write everything but run.json into an existing folder. `save` names the details to keep, of `DETAILS`."""
+    import pandas as pd
+
+    from moesim.analysis.gap import add_gaps
+    from moesim.analysis.metrics import request_metrics
+
+    rows = summary.rows(runs, results)
+    frame = add_gaps(summary.read_csv(summary.to_csv(rows)))
+    gaps: list[dict[Any, Any]] = frame[[column for column in frame.columns if column not in rows[0]]].to_dict("records")
+    text = summary.to_csv([row | more for row, more in zip(rows, gaps, strict=True)])
+    (folder / SUMMARY).write_text(text, encoding="utf-8")
+    requests = pd.concat([_frame(run, result.requests) for run, result in zip(runs, results, strict=True)])
+    _write_table(folder / REQUESTS, request_metrics(requests.reset_index(drop=True)))
+    for name in save:
+        tables = [getattr(result, name, None) for result in results]
+        if all(tables):
+            frames = [_frame(run, table) for run, table in zip(runs, tables, strict=True) if table]
+            _write_table(folder / f"{name}.parquet", pd.concat(frames, ignore_index=True))
+    (folder / RESOLVED).write_text(resolved(plan, runs), encoding="utf-8")
+
+
+def _frame(run: Run, columns: Mapping[str, Any]) -> pd.DataFrame:
+    import numpy as np
+    import pandas as pd
+
+    length = len(next(iter(columns.values())))
+    numbers = {"run": run.index, "replication": run.replication}
+    return pd.DataFrame({name: np.full(length, number, np.int32) for name, number in numbers.items()} | dict(columns))
+
+
+def _write_table(path: Path, frame: pd.DataFrame) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(None)
+    pq.write_table(table, path, compression="zstd")
+
+
+def resolved(plan: Plan, runs: Sequence[Run]) -> str:
+    """The text of resolved.yaml: version, inputs with their digests, and each point with its labels."""
+    import yaml
+
+    from moesim import __version__
+
+    used: dict[str, dict[str, str]] = {}
+    for run in runs:
+        for kind, digest in inputs.digests(inputs.load(run.sources)).items():
+            used.setdefault(kind, {})[str(getattr(run.sources, kind))] = digest
+    points = [{"labels": dict(config.labels), "experiment": config.experiment()} for config in plan.configs]
+    document = {"moesim": __version__, "inputs": used, "points": points}
+    return MARK + yaml.dump(document, Dumper=_dumper(), sort_keys=False, allow_unicode=True, width=120)
+
+
+def _dumper() -> Any:
+    import yaml
+
+    class Plain(yaml.SafeDumper):
+        def ignore_aliases(self, data: Any) -> bool:
+            return True
+
+    return Plain

@@ -1,0 +1,168 @@
+"""Running experiments: from files to results folders."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from moesim import results as results_module
+from moesim.document import Node, from_plain, from_settings
+from moesim.errors import InputError, Problem, unknown
+from moesim.partial import Partial
+from moesim.plan import Plan, read_plan
+from moesim.pool import Pool
+from moesim.progress import shown
+from moesim.results import DETAILS, RUN, Results
+
+PACKAGES = ("numpy", "simpy", "pandas", "pyarrow", "pydantic", "matplotlib")
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A plan, the folder that its results go to, and the details to save there."""
+
+    plan: Plan
+    folder: Path
+    save: tuple[str, ...]
+
+
+def run(
+    source: Path | str | Mapping[str, Any],
+    *,
+    out: Path | str | None = None,
+    jobs: int = 1,
+    save: Sequence[str] = (),
+    check: bool = False,
+    figures: bool = True,
+    **set: Any,
+) -> Results:
+    """Run an experiment, given as a file or as a mapping, and return its results.
+
+    out: results folder (default `results/<name>`, replaced if it holds results); jobs: processes (more than one needs
+    an `if __name__ == "__main__":` in the calling script); save: details to keep, of "steps" and "transfers" (a single
+    run keeps them anyway); check: verify conservation at every event; set: changes to the experiment, `memory__slots=4`
+    or `**{"memory.slots": 4}`. Raises InputError with every mistake.
+    """
+    nested = from_plain(_nested(set), where="--set") if set else None
+    job = prepare([source], override=nested, out=out, save=save)[0]
+    return execute(job, jobs=jobs, check=check, figures=figures, quiet=True)
+
+
+def _nested(settings: Mapping[str, Any]) -> dict[str, Any]:
+    root: dict[str, Any] = {}
+    for key, value in settings.items():
+        *sections, last = key.replace("__", ".").split(".")
+        at = root
+        for section in sections:
+            at = at.setdefault(section, {})
+        at[last] = value
+    return root
+
+
+def prepare(
+    sources: Sequence[Path | str | Mapping[str, Any]],
+    *,
+    settings: Sequence[str] = (),
+    seed: int | None = None,
+    override: Node | None = None,
+    out: Path | str | None = None,
+    save: Sequence[str] = (),
+) -> list[Job]:
+    """Check everything that is to run, and load its inputs. Writes nothing; raises InputError with every mistake.
+
+    settings: texts of `--set`; override: the same as a tree.
+    """
+    problems = [Problem("--save", unknown("detail", name, DETAILS)) for name in save if name not in DETAILS]
+    override = override or from_settings(settings, problems)
+    if seed is not None:
+        override.value["seed"] = Node(seed, "--seed")
+    jobs: list[Job] = []
+    for source in sources:
+        try:
+            plan = read_plan(source, override)
+        except InputError as error:
+            problems += error.problems
+            continue
+        jobs.append(Job(plan, _folder(plan, out, len(sources)), _kept(plan, save)))
+        problems += _clashes(jobs)
+    if problems:
+        raise InputError(dict.fromkeys(problems))
+    return jobs
+
+
+def _kept(plan: Plan, save: Sequence[str]) -> tuple[str, ...]:
+    """The details to save; a single run keeps all of them."""
+    return tuple(name for name in DETAILS if name in save or len(plan.runs()) == 1)
+
+
+def _clashes(jobs: Sequence[Job]) -> list[Problem]:
+    """What stands against the folder of the last job."""
+    *others, job = jobs
+    if any(job.folder == other.folder for other in others):
+        return [Problem(job.plan.source, f"name {job.plan.name!r} is another file's too: both go to {job.folder}")]
+    return results_module.check_folder(job.folder)
+
+
+def _folder(plan: Plan, out: Path | str | None, files: int) -> Path:
+    if out is None:
+        return Path("results", plan.name)
+    return Path(out) if files == 1 else Path(out, plan.name)
+
+
+def execute(job: Job, *, jobs: int, check: bool = False, figures: bool = True, quiet: bool = False) -> Results:
+    """Simulate all runs of a job and write its folder. An interrupted job goes on where it was when it is run again."""
+    begun, clock = datetime.now(UTC), time.perf_counter()
+    plan, partial = job.plan, Partial.beside(job.folder)
+    runs = plan.runs()
+    with shown(plan.name, len(runs), sum(run.config.steps for run in runs), quiet) as report:
+        pool = Pool(max(1, jobs), check, partial, report)
+        found = pool.execute(runs)
+    simulated = time.perf_counter() - clock
+    with results_module.replacing(job.folder) as folder:
+        results_module.write(folder, plan, runs, found, job.save)
+        if figures:
+            _figures(Results(folder), folder)
+        steps = sum(int(result.counters["steps"]) for result in found)
+        wall = {"simulation_s": simulated, "all_s": time.perf_counter() - clock}
+        record = {**_record(begun, jobs), "wall": wall, "runs": len(runs), "reused": pool.reused, "steps": steps}
+        (folder / RUN).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    partial.remove()
+    return Results.load(job.folder)
+
+
+def _figures(results: Results, folder: Path) -> None:
+    from moesim.analysis.plots import save_all
+
+    save_all(results, folder)
+
+
+def _record(begun: datetime, jobs: int) -> dict[str, Any]:
+    """What differs between equal runs: when, where, with what."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    from moesim import __version__
+
+    versions = {"moesim": __version__, "python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:  # a vendored or zipped install has no metadata
+            versions[name] = ""
+    return {
+        "command": sys.argv,
+        "begun": begun.isoformat(),
+        "ended": datetime.now(UTC).isoformat(),
+        "host": platform.node(),
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        "jobs": jobs,
+        "versions": versions,
+    }

@@ -1,0 +1,66 @@
+"""The JSON schema of an experiment file, for editors that complete and check YAML."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+from moesim.experiment import Experiment
+from moesim.grid import SINGLE
+
+POLICY: dict[str, Any] = {
+    "anyOf": [
+        {"type": "string", "minLength": 1},
+        {
+            "type": "object",
+            "properties": {"name": {"type": "string", "minLength": 1}},
+            "required": ["name"],
+            "additionalProperties": {"$ref": "#/$defs/Axis"},
+        },
+    ]
+}
+
+
+def experiment_schema() -> dict[str, Any]:
+    """JSON schema (draft 2020-12) of an experiment file, with lists, named sets and cases."""
+    schema = Experiment.model_json_schema(by_alias=True)
+    definitions = schema["$defs"]
+    definitions.pop("PolicySpec", None)
+    for definition in definitions.values():
+        _widen(definition)
+    _widen(schema, {path[0] for path in SINGLE})
+    shared = {key: value for key, value in schema["properties"].items() if key != "name"}
+    case = {"type": ["object", "null"], "properties": shared, "additionalProperties": False}
+    schema["required"] = ["name"]  # all else may stand in the cases
+    schema["properties"]["cases"] = {
+        "type": "object",
+        "description": "named partial experiments, each merged into the rest of the file: the slowest axis",
+        "additionalProperties": case,
+    }
+    definitions |= {"PolicySpec": POLICY, "Axis": {}}
+    head: dict[str, Any] = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "moesim experiment",
+        "description": "Any value may be a list, or a named set {each: {label: value}}: an axis of the grid",
+    }
+    return head | {key: value for key, value in schema.items() if key not in head}
+
+
+def _widen(definition: dict[str, Any], single: Collection[str] = ()) -> None:
+    """Let every property be a single value, a list or a named set of values, or absent: a case may give a part."""
+    for name, value in definition.get("properties", {}).items():
+        if name not in single:
+            definition["properties"][name] = _axis(value)
+    definition.pop("required", None)
+
+
+def _axis(value: dict[str, Any]) -> dict[str, Any]:
+    notes: dict[str, Any] = {key: value[key] for key in ("description", "default", "title") if key in value}
+    one = {key: item for key, item in value.items() if key not in notes}
+    each = {
+        "type": "object",
+        "properties": {"each": {"type": "object", "minProperties": 1, "additionalProperties": one}},
+        "required": ["each"],
+        "additionalProperties": False,
+    }
+    return {**notes, "anyOf": [one, {"type": "array", "minItems": 1, "items": one}, each]}

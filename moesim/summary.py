@@ -1,0 +1,156 @@
+"""The row of a run in `summary.csv`: which run it is, its counters, what follows from them, its labels."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from moesim import inputs
+from moesim.document import from_plain
+from moesim.experiment import PolicySpec
+from moesim.grid import CASE, POLICIES, text
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from moesim.plan import Run
+    from moesim.sim import RunResult
+
+Row = dict[str, Any]
+SPELT = ("level", "horizon", "unknown")  # parameters of a cache policy that have a column of their own
+TEXT = ("case", "cache", "level", "horizon", "unknown", "prefetch", "batch", "scope", "schedule", "oracle")
+FIRST = ("run", "case", "replication")
+UNLIMITED = "unlimited"
+
+
+def rows(runs: Sequence[Run], results: Sequence[RunResult]) -> list[Row]:
+    """One row a run, without what compares runs: run, case, replication, the axes, then all that is known of it.
+
+    An axis has its dotted path as column, with `.label` behind it where there is a column of that name. An axis of
+    policies or of their parameters has one only where its labels are names of the user's own.
+    """
+    known = [_known(run, result) for run, result in zip(runs, results, strict=True)]
+    axes = [_axes(run, row) for run, row in zip(runs, known, strict=True)]
+    columns = [*FIRST, *_union(axes), *(c for c in _union(known) if c not in FIRST)]
+    return [{c: (row | more).get(c, "") for c in columns} for row, more in zip(known, axes, strict=True)]
+
+
+def _union(rows: Iterable[Row]) -> list[str]:
+    return list(dict.fromkeys(column for row in rows for column in row))
+
+
+def _known(run: Run, result: RunResult) -> Row:
+    from moesim.analysis.metrics import summarize
+
+    labels = dict(result.labels)
+    known = {**_identity(run), "oracle": labels.pop("oracle", ""), **result.counters}
+    known |= summarize(result.counters, result.requests)
+    return known | {f"label_{name}": text for name, text in labels.items()}
+
+
+def _axes(run: Run, known: Mapping[str, Any]) -> Row:
+    return {
+        f"{axis}.label" if axis in known else axis: label
+        for axis, label in run.config.labels.items()
+        if axis != CASE and not _is_resolved(axis, label, run.config.experiment())
+    }
+
+
+def _is_resolved(axis: str, label: str, values: Any) -> bool:
+    """Whether the label is the text of a policy, or of its parameter, which the row spells out anyway."""
+    path = tuple(axis.split("."))
+    for key in path:
+        values = values.get(key) if isinstance(values, dict) else None
+    return (path in POLICIES or path[:-1] in POLICIES) and label == text(from_plain(values))
+
+
+def _identity(run: Run) -> Row:
+    config, memory = run.config, run.config.memory
+    total, slots = size(run)
+    return {
+        "run": run.index,
+        "case": config.labels.get("case", ""),
+        "replication": run.replication,
+        **_cache(config.cache, run.sources.base),
+        "prefetch": words(config.prefetch),
+        "batch": words(config.scheduler.batch),
+        "scope": memory.scope,
+        "slots": slots,
+        "bytes": total,
+        "schedule": config.schedule,
+    }
+
+
+def _cache(spec: PolicySpec, base: str) -> Row:
+    from moesim import policy
+
+    made = policy.make("cache", spec, base)
+    others = PolicySpec(name=spec.name, params={k: v for k, v in spec.params.items() if k not in SPELT})
+    horizon = getattr(made, "horizon", "")
+    return {
+        "cache": words(others),
+        "level": made.level,
+        "horizon": UNLIMITED if horizon is None else str(horizon),
+        "unknown": made.unknown if made.level not in ("history", "layer", "oracle") else "",
+    }
+
+
+def words(spec: PolicySpec) -> str:
+    """A policy in a few words, as in `expert-aware age=16`."""
+    return " ".join([spec.name, *(f"{key}={_plain(value)}" for key, value in spec.params.items())])
+
+
+def _plain(value: object) -> str:
+    return value if isinstance(value, str) else cell(value) or "null"
+
+
+def size(run: Run) -> tuple[int, int | str]:
+    """Bytes of the expert cache over all layers, and experts per layer where that is a whole number."""
+    from moesim.sim.setup import pools
+
+    memory, shape = run.config.memory, inputs.load(run.sources).shape
+    total = pools(memory.model_copy(update={"scope": "global"}), shape)[0][1]
+    slots, rest = divmod(total, shape.layers * shape.key_bytes)
+    return total, "" if rest else slots
+
+
+def cell(value: Any) -> str:
+    """A value as `summary.csv` has it: shortest exact floats, True and False, nothing for NaN and None."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if hasattr(value, "item"):
+        return cell(value.item())
+    return repr(value) if isinstance(value, float) else str(value)
+
+
+def to_csv(rows: Iterable[Mapping[str, Any]]) -> str:
+    """The text of `summary.csv`."""
+    rows = list(rows)
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(rows[0])
+    writer.writerows([cell(value) for value in one.values()] for one in rows)
+    return out.getvalue()
+
+
+def read_csv(text: str) -> pd.DataFrame:
+    """`summary.csv` as a frame. Labels, names and axes are text ("" where empty); numbers are NaN where empty."""
+    import pandas as pd
+
+    columns = next(csv.reader(io.StringIO(text)))
+    words = text_columns(columns)
+    blank = {column: [""] for column in columns if column not in words}
+    kinds = dict.fromkeys(words, str)
+    return pd.read_csv(
+        io.StringIO(text), dtype=kinds, keep_default_na=False, na_values=blank, float_precision="round_trip"
+    )
+
+
+def text_columns(columns: Sequence[str]) -> list[str]:
+    """The columns of a summary that hold text: names, axes and labels."""
+    place = columns.index("cache") if "cache" in columns else len(FIRST)
+    axes = set(columns[len(FIRST) : place])
+    return [c for c in columns if c in axes or c in TEXT or c.startswith("label_") or c.endswith("_baseline")]

@@ -14,6 +14,12 @@ from moesim.errors import InputError, Problem
 EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts")
 TOP_K = ("num_experts_per_tok", "experts_per_token", "num_experts_per_token", "moe_topk")
 NEEDED = ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
+# Layouts that are not read here; taking them for a plain one would give wrong sizes.
+FOREIGN = {
+    "text_config": "holds several models; give its text_config as a file of its own",
+    "interleave_moe_layer_step": "interleaves dense layers in a way that is not read here (Llama 4)",
+    "expert_layer_period": "mixes other layers with attention, which is not read here (Jamba)",
+}
 LATENT = ("qk_rope_head_dim", "qk_nope_head_dim", "v_head_dim")
 
 
@@ -54,8 +60,11 @@ def first(config: Mapping[str, Any], names: tuple[str, ...]) -> Any:
 
 
 def _lacks(config: Mapping[str, Any]) -> list[str]:
+    foreign = [text for name, text in FOREIGN.items() if config.get(name) is not None]
     if config.get("is_encoder_decoder"):
-        return ["is an encoder-decoder model; only decoders can be read. Write its shape as a .yaml file"]
+        foreign.append("is an encoder-decoder model; only decoders can be read")
+    if foreign:
+        return [f"{text}; or write its shape as a .yaml file" for text in foreign]
     needed = NEEDED + (LATENT if config.get("kv_lora_rank") else ())
     texts = [f"{name} is missing" for name in needed if config.get(name) is None]
     if first(config, EXPERTS) is None:
@@ -72,11 +81,11 @@ def dense_layers(config: Mapping[str, Any]) -> int:
     """How many layers hold no experts (DeepSeek `first_k_dense_replace`, Qwen `mlp_only_layers`, sparse steps)."""
     layers = range(config["num_hidden_layers"])
     leading = config.get("first_k_dense_replace") or 0
-    every = config.get("moe_layer_freq")
-    every = every if isinstance(every, int) and every > 0 else 1
+    every = config.get("moe_layer_freq") or 1
+    chosen = every if isinstance(every, list) else [i % every == 0 for i in layers]
     step = config.get("decoder_sparse_step") or 1
     listed = set(config.get("mlp_only_layers") or ())
-    sparse = [i for i in layers if i >= leading and i % every == 0 and (i + 1) % step == 0 and i not in listed]
+    sparse = [i for i in layers if i >= leading and chosen[i] and (i + 1) % step == 0 and i not in listed]
     return len(layers) - len(sparse)
 
 

@@ -102,6 +102,11 @@ def test_mlp_only_layers_and_sparse_steps_are_dense() -> None:
     assert (shape.layers, shape.dense_layers, shape.dense_width) == (23, 25, 6144)  # odd layers but layer 1
 
 
+def test_layers_may_be_listed_one_by_one() -> None:
+    config = CONFIGS["DeepSeek-MoE-16B"][0] | {"moe_layer_freq": [0, 0] + [1] * 26}
+    assert ModelShape.from_hf_config(config).dense_layers == 2
+
+
 def test_llama_key_is_135_megabytes() -> None:
     shape = load_shape("llama-2-7b-readme")
     assert shape.key_bytes == 3 * 4096 * 5504 * 2 == 135_266_304
@@ -155,6 +160,9 @@ def test_dense_and_encoder_decoder_configs_are_refused_with_every_reason() -> No
     assert any("num_attention_heads must be an integer (it is '4')" in text for text in texts)
     with pytest.raises(InputError, match="encoder-decoder"):
         ModelShape.from_hf_config({"is_encoder_decoder": True})
+    for key in ("text_config", "interleave_moe_layer_step", "expert_layer_period"):
+        with pytest.raises(InputError, match=r"write its shape as a \.yaml file"):
+            ModelShape.from_hf_config(CONFIGS["Mixtral-8x7B"][0] | {key: 1})
 
 
 def test_latent_attention_without_its_sizes_is_refused() -> None:

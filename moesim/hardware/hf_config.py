@@ -73,6 +73,9 @@ def _lacks(config: Mapping[str, Any]) -> list[str]:
         texts.append(f"does not say how many experts a token takes: expected one of {', '.join(TOP_K)}")
     if config.get("moe_intermediate_size") is None and config.get("intermediate_size") is None:
         texts.append("does not say how wide an expert is: expected moe_intermediate_size or intermediate_size")
+    listed = config.get("moe_layer_freq")
+    if isinstance(listed, list) and len(listed) != config.get("num_hidden_layers"):
+        texts.append(f"moe_layer_freq lists {len(listed)} layers, and num_hidden_layers another number")
     wrong = [name for name in (*needed, *EXPERTS, *TOP_K) if not isinstance(config.get(name, 1), int | None)]
     return texts + [f"{name} must be an integer (it is {config[name]!r})" for name in wrong]
 

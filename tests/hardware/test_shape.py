@@ -105,6 +105,8 @@ def test_mlp_only_layers_and_sparse_steps_are_dense() -> None:
 def test_layers_may_be_listed_one_by_one() -> None:
     config = CONFIGS["DeepSeek-MoE-16B"][0] | {"moe_layer_freq": [0, 0] + [1] * 26}
     assert ModelShape.from_hf_config(config).dense_layers == 2
+    with pytest.raises(InputError, match="moe_layer_freq lists 3 layers"):
+        ModelShape.from_hf_config(config | {"moe_layer_freq": [0, 1, 1]})
 
 
 def test_llama_key_is_135_megabytes() -> None:

@@ -20,6 +20,7 @@ FIRST_COUNTER = "steps"
 POLICY = ("cache", "level", "horizon", "unknown", "scope", "oracle")
 PER_RUN = ("run", "replication")
 UNLIMITED = "unlimited"
+SIZE = ("bytes", "slots")
 LABELS = ("routing", "costs", "link", "kv")
 
 
@@ -37,6 +38,7 @@ class Configuration:
     oracle: str
     options: tuple[str, ...]
     runs: pd.DataFrame = field(repr=False)
+    loaded: dict[str, np.ndarray] = field(default_factory=dict, repr=False)  # columns that were asked for
 
     @property
     def policy(self) -> str:
@@ -59,9 +61,16 @@ class Configuration:
 
     def values(self, column: str) -> np.ndarray:
         """A numeric column, float64, one value a replication; NaN where the column is missing."""
-        if column not in self.runs.columns:
-            return np.full(len(self.runs), math.nan)
-        return self.runs[column].to_numpy("float64", na_value=math.nan)
+        if column not in self.loaded:
+            missing = np.full(len(self.runs), math.nan)
+            found = self.runs[column].to_numpy("float64", na_value=math.nan) if column in self.runs.columns else missing
+            self.loaded[column] = found
+        return self.loaded[column]
+
+    def mean(self, column: str) -> float:
+        """The mean of a numeric column over the replications."""
+        values = self.values(column)
+        return math.fsum(values) / len(values)
 
 
 def summary_of(results: Any) -> pd.DataFrame:
@@ -93,17 +102,9 @@ def _configuration(runs: pd.DataFrame, keys: list[str]) -> Configuration:
         unknown=row.get("unknown", ""),
         scope=row.get("scope", ""),
         oracle=row.get("oracle", ""),
-        options=_options(row),
+        options=tuple(filter(None, [row.get("unknown", "").replace("farthest", "")])),
         runs=runs.sort_values("replication", kind="stable") if "replication" in runs else runs,
     )
-
-
-def _options(row: dict[str, str]) -> tuple[str, ...]:
-    """What else tells policies apart: the assumption, where it is not the usual one, and axes of other parameters."""
-    named = {f"cache.{name}" for name in ("name", *POLICY)}
-    others = [f"{key[6:]} {row[key]}" for key in row if key.startswith("cache.") and key not in named and row[key]]
-    assumed = row.get("unknown", "")
-    return (*([assumed] if assumed not in ("", "farthest") else []), *others)
 
 
 def _compares(key: str, row: dict[str, str]) -> bool:
@@ -167,9 +168,18 @@ def grouped(configurations: Iterable[Configuration]) -> dict[tuple[tuple[str, st
     return groups
 
 
+def distinctions(group: Iterable[tuple[str, str]], groups: Iterable[Iterable[tuple[str, str]]]) -> list[str]:
+    """In words what tells a group from the others: its case first, then each column that differs between groups."""
+    mine, others = dict(group), [dict(other) for other in groups]
+    spelt = ("case", *SIZE, *(key for key in mine if key.removesuffix(".label") in mine and key.endswith(".label")))
+    differing = [key for key in mine if len({other.get(key) for other in others}) > 1 and key not in spelt]
+    named = [f"{key.split('.')[-1].replace('_', ' ')} {mine[key]}" for key in differing if mine[key]]
+    return [*filter(None, [mine.get("case", "")]), *named]
+
+
 def best(configurations: Sequence[Configuration], column: str) -> Configuration | None:
     """The one with the least mean of a column over its replications, the first of equals; None without any value."""
-    means = [(float(np.mean(c.values(column))), place) for place, c in enumerate(configurations)]
+    means = [(c.mean(column), place) for place, c in enumerate(configurations)]
     ranked = sorted(pair for pair in means if not math.isnan(pair[0]))
     return configurations[ranked[0][1]] if ranked else None
 

@@ -7,8 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from moesim.analysis import compare
 from moesim.analysis.compare import Interval
 from moesim.analysis.configurations import (
@@ -17,6 +15,7 @@ from moesim.analysis.configurations import (
     baseline,
     best,
     bound,
+    distinctions,
     grouped,
     is_estimated,
     labels_of,
@@ -117,11 +116,8 @@ def footer(configurations: Sequence[Configuration]) -> list[str]:
 
 
 def _title(group: Sequence[Configuration], groups: Sequence[Sequence[Configuration]]) -> str:
-    """The group's case and memory, and whatever else differs between groups."""
-    mine = dict(group[0].group)
-    varying = [key for key in mine if len({dict(other[0].group).get(key) for other in groups}) > 1]
-    rest = [f"{key} {mine[key]}" for key in varying if key not in ("case", "bytes", "slots") and mine[key]]
-    return " · ".join([*filter(None, [mine.get("case", "")]), size_text(group[0]), *rest])
+    case, *rest = distinctions(group[0].group, [other[0].group for other in groups]) or [""]
+    return " · ".join(filter(None, [case, size_text(group[0]), *rest]))
 
 
 def _cells(configuration: Configuration, group: Sequence[Configuration], columns: Sequence[Column]) -> list[str]:
@@ -141,7 +137,7 @@ def _mean_of(column: str, scale: float = 1.0) -> Callable[[Configuration, Sequen
 
 
 def _latency(column: str) -> Callable[[Configuration, Sequence[Configuration]], str]:
-    return lambda c, group: significant(float(np.mean(c.values(column))) / 1e6)
+    return lambda c, group: significant(c.mean(column) / 1e6)
 
 
 def _difference(c: Configuration, group: Sequence[Configuration]) -> str:
@@ -191,8 +187,8 @@ def _bound_rows(group: Sequence[Configuration]) -> list[list[str]]:
     rows: dict[tuple[str, ...], list[list[str]]] = {}
     for name, misses, time in BOUNDS:
         for configuration in {c.scope: c for c in group}.values():
-            least = np.mean(configuration.values(misses)) if misses else math.nan
-            fastest = np.mean(configuration.values(time)) / 1e6
+            least = configuration.mean(misses) if misses else math.nan
+            fastest = configuration.mean(time) / 1e6
             if not math.isnan(fastest):
                 cells = ["", name, configuration.scope, significant(least) + " ", significant(fastest) + " "]
                 rows.setdefault((name, *cells[3:]), []).append(cells + [""] * (len(COLUMNS) - len(cells)))

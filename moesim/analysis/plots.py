@@ -1,0 +1,82 @@
+"""Writes the figures of an experiment as PNG and SVG, byte for byte the same for the same results."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from moesim.analysis import figures
+from moesim.analysis.configurations import SIZE, Configuration, distinctions, read, summary_of
+from moesim.files import write_aside
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+SCHEDULES = {"frozen": "frozen schedule", "free": "free schedule"}
+STYLE: dict[Any, Any] = {
+    "svg.hashsalt": "moesim",
+    "svg.fonttype": "path",
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "figure.dpi": 100,
+    "savefig.dpi": 150,
+}
+METADATA = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}
+Set = tuple[tuple[str, str], ...]
+
+
+def save_all(results: Any, folder: Path | str, note: Callable[[str], object] | None = None) -> list[Path]:
+    """Draw every figure that the results have data for into `folder`; give the files' paths.
+
+    `results` is a summary or has one. One set of figures for each combination of what groups have in common but
+    memory (case, traffic, prefetcher, batcher ...). `note` is told of each figure that is left out, and why;
+    without it the log is.
+    """
+    import matplotlib
+
+    say = note or logging.getLogger(__name__).info
+    paths: list[Path] = []
+    with matplotlib.rc_context(STYLE):
+        for name, drawn, missing in _figures(read(summary_of(results))):
+            if drawn is None:
+                say(f"no figure {name}: {missing}")
+            else:
+                paths += _save(drawn, Path(folder), name)
+    return paths
+
+
+def _figures(configurations: Sequence[Configuration]) -> Iterator[tuple[str, Figure | None, str]]:
+    """Name, figure and what is missing when there is none, of every figure."""
+    found = sets(configurations)
+    for key, members in found.items():
+        name, title = _names(key, list(found))
+        yield f"{name}-slots", figures.against_slots(members, title), "the cache has one size only"
+        for scope in sorted({c.scope for c in members}):
+            drawn = figures.against_horizon(members, title, scope)
+            yield f"{name}-horizon-{scope}", drawn, "no gap captured at two horizons or more"
+        yield f"{name}-time", figures.where_time_goes(members, title), "no parts of a step's time"
+
+
+def sets(configurations: Sequence[Configuration]) -> dict[Set, list[Configuration]]:
+    """The configurations by all that they must have in common but the memory's size."""
+    found: dict[Set, list[Configuration]] = {}
+    for c in configurations:
+        found.setdefault(tuple(pair for pair in c.group if pair[0] not in SIZE), []).append(c)
+    return found
+
+
+def _names(key: Set, keys: Sequence[Set]) -> tuple[str, str]:
+    words = distinctions(key, keys)
+    slug = re.sub(r"[^a-z0-9]+", "-", " ".join(words).lower()).strip("-")
+    return slug or "all", " · ".join(filter(None, [*words, SCHEDULES.get(dict(key).get("schedule", ""), "")]))
+
+
+def _save(figure: Figure, folder: Path, name: str) -> list[Path]:
+    paths = [folder / f"{name}.{kind}" for kind in METADATA]
+    for path, (kind, metadata) in zip(paths, METADATA.items(), strict=True):
+        with write_aside(path) as aside:
+            figure.savefig(aside, format=kind, metadata=metadata)
+    return paths

@@ -56,7 +56,7 @@ class CachePolicy(Policy):
         self.view = view
 
     def used(self, keys: Sequence[int]) -> None:
-        """The layer event needs `keys`, ranked by position, then slot. Absent ones will be inserted within the event."""
+        """A layer event needs `keys`, ranked by position, then slot; absent ones will be inserted within the event."""
 
     def inserted(self, key: int, prefetched: bool) -> None:
         """The copy of `key` starts: it occupies its bytes from now on."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass
 
 from moesim.policy import CachePolicy
@@ -55,11 +55,14 @@ class ExpertCache:
         self.event: Container[int] = ()
         self.unrun: Container[int] = ()
         self.count = CacheCounts()
+        self.script: list[tuple[str, tuple[int, ...]]] | None = None
+        """what happened to keys, in order, while an engine wants to know"""
         self.needed_sooner: Callable[[int], Container[int]] = lambda key: ()
         """keys that a prefetch of `key` must not evict"""
 
     def make_room(self, key: int, demanded: bool, now: int) -> bool:
         """Evict until `key` fits and mark it loading; False, with nothing changed, if no set of victims will do."""
+        self.note("room", (key,))
         pool = self.pool_of[key]
         short = self.used_bytes[pool] + self.sizes[key] - self.capacity[pool]
         if short > 0 and not self._evict(pool, short, self._tiers(key, demanded)):
@@ -76,6 +79,25 @@ class ExpertCache:
             count.prefetch_loads += 1
             count.prefetch_bytes += self.sizes[key]
         return True
+
+    def swap_in(self, key: int, barred: Container[int]) -> None:
+        """`make_room` and `landed` of a demand in one, where keys are of one size and a victim is sure to be there."""
+        pool, size, state = self.pool_of[key], self.sizes[key], self.state
+        policy = self.policies[pool]
+        if self.used_bytes[pool] + size > self.capacity[pool]:
+            victim = policy.victim(barred)
+            assert victim is not None
+            self._leave(victim, pool)
+        state[key] = RESIDENT
+        self.used_bytes[pool] += size
+        policy.inserted(key, False)
+        self.count.demand_loads += 1
+        self.count.demand_bytes += size
+
+    def note(self, what: str, keys: Iterable[int]) -> None:
+        """Enter into the script, if one is being written."""
+        if self.script is not None:
+            self.script.append((what, tuple(keys)))
 
     def _tiers(self, key: int, demanded: bool) -> list[Container[int]]:
         if not demanded:

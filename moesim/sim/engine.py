@@ -7,8 +7,10 @@ to one part: a compute part, or what an idle stream waited for.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
+from typing import Protocol
 
 import numpy as np
 
@@ -25,16 +27,19 @@ REUSE, PREFETCH, LATE, MISS = range(len(CLASSES))
 CLASS_OF = {RESIDENT: REUSE, FRESH: PREFETCH, LOADING: LATE, ABSENT: MISS}
 
 
-class ExpertCost:
-    """Protocol of the cost table's part that the engine asks for itself: see `moesim.hardware.costs.CostTable`."""
+class ExpertCost(Protocol):
+    """The part of a cost table that the engine asks for itself, in ns (see `moesim.hardware.costs.CostTable`)."""
 
-    launch: int
-    sync: int
-    copy_submit: int
-    decision: int
+    @property
+    def launch(self) -> int: ...
+    @property
+    def sync(self) -> int: ...
+    @property
+    def copy_submit(self) -> int: ...
+    @property
+    def decision(self) -> int: ...
 
-    def experts(self, tokens: int, active: int, largest: int) -> int:
-        raise NotImplementedError
+    def experts(self, tokens: int, active: int, largest: int) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +51,24 @@ class StepCosts:
     gate: int
     sample: int
     router: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pattern:
+    """What `_load_and_run` did in a situation, to be done again where the situation is the same.
+
+    Without a prefetcher the link is quiet when a layer event begins, so that everything in it follows from the tokens
+    of each key, which keys are there, and how late the host is. Times are relative to the instant of the gate; `script`
+    is what the cache was asked, in order, with keys as their rank; outside waves, where any key that the event does not
+    need may leave at any time, that is a list of loads.
+    """
+
+    script: tuple[tuple[str, tuple[int, ...]], ...]
+    stream: int
+    host: int
+    parts: tuple[int, ...]
+    link_busy_ns: int
+    waves: int
 
 
 class Sooner:
@@ -61,8 +84,15 @@ class Sooner:
         return bool(self.uses[key] <= self.limit)
 
 
+Keys = tuple[tuple[int, ...], Callable[[bytearray], tuple[int, ...]], frozenset[int]]
+"""keys of a layer event, what reads their states, and the keys as a set"""
+
+
 class Engine:
-    """Runs steps. `layerwise`: the gate's result has to come back to the host before anything can be demanded."""
+    """Runs steps. `layerwise`: the gate's result has to come back to the host before anything can be demanded.
+
+    `direct` works every layer event out instead of repeating known patterns; the two agree to the nanosecond.
+    """
 
     def __init__(
         self,
@@ -77,6 +107,7 @@ class Engine:
         foresights: Sequence[Foresight],
         prefetcher: PrefetchPolicy | None,
         check: bool = False,
+        direct: bool = False,
     ) -> None:
         self.layers, self.experts = layers, experts
         self.costs, self.cache = costs, cache
@@ -91,13 +122,16 @@ class Engine:
         """end and keys of the expert kernel that is pinned"""
         self.sampled_at = 0
         self.waves = 0
-        self.keys_by_class = [[0, 0] for _ in CLASSES]
-        self.tokens_by_class = [[0, 0] for _ in CLASSES]
-        self.bytes_by_class = [[0, 0] for _ in CLASSES]
         self.unique_keys = 0
-        self._keys_of: dict[tuple[int, ...], list[tuple[int, ...]]] = {}
-        if isinstance(getattr(prefetcher, "view", None), StepView):
-            uses = prefetcher.view.next_uses  # type: ignore[union-attr]
+        self.counts = [0] * (6 * len(CLASSES))
+        """per class: keys, tokens and bytes, each of prefill and decode"""
+        self.accesses: dict[tuple[LayerWork, tuple[int, ...]], int] = {}
+        """layer events of the present step by work and states of its keys: what `counted` adds up"""
+        self._keys_of: dict[tuple[int, ...], list[Keys]] = {}
+        self._patterns: dict[tuple[tuple[int, ...], tuple[int, ...], int], Pattern] = {}
+        self._repeats = prefetcher is None and expert_start != "index" and len(set(cache.sizes)) == 1 and not direct
+        if prefetcher is not None and isinstance(prefetcher.view, StepView):
+            uses = prefetcher.view.next_uses
             cache.needed_sooner = lambda key: Sooner(uses, key)
 
     # -- a step ------------------------------------------------------------------------------------------------
@@ -119,6 +153,7 @@ class Engine:
         for layer in range(self.layers):
             self._layer(layer, work.layer(layer), costs)
         end = self._finish(costs)
+        self._count_accesses()
         if sum(parts) != end - start:
             raise AssertionError(f"step {step}: parts {dict(zip(PARTS, parts, strict=True))} != {end - start} ns")
         if self.check:
@@ -127,7 +162,7 @@ class Engine:
 
     def needed(self, layer: int) -> tuple[int, ...]:
         """Keys of a layer of the present step, ranked (what a view of level `step` shows)."""
-        return self._keys(layer, self._work.layer(layer).experts)
+        return self._keys(layer, self._work.layer(layer).experts)[0]
 
     def _finish(self, costs: StepCosts) -> int:
         self._kernel(REST, costs.sample)
@@ -137,6 +172,19 @@ class Engine:
             self._kernel(ROUTER, costs.router)
             self._synchronise()
         return self.stream
+
+    def _count_accesses(self) -> None:
+        """Add the step's layer events to the counters: keys, tokens and bytes by class and phase."""
+        counts, size = self.counts, self.cache.sizes
+        for (work, states), events in self.accesses.items():
+            for state, prefill, decode, expert in zip(states, work.prefill, work.decode, work.experts, strict=True):
+                at = 6 * CLASS_OF[state]
+                phase = 0 if prefill else 1
+                counts[at + phase] += events
+                counts[at + 2] += prefill * events
+                counts[at + 3] += decode * events
+                counts[at + 4 + phase] += size[expert] * events
+        self.accesses.clear()
 
     def _kernel(self, part: int, cost: int) -> None:
         """The host launches a kernel; it starts when the stream is free and the launch is done."""
@@ -167,54 +215,54 @@ class Engine:
         now = max(self.stream, self.host)
         if self.running is not None or self.link.active:
             self._advance(now)
-        keys = self._keys(layer, work.experts)
+        keys, states_of, as_set = self._keys(layer, work.experts)
         for view in self.views:
             view.layer = layer
             if isinstance(view, LayerView):
                 view.current = keys
         for foresight in self.foresights:
             foresight.enter(layer)
+        if not keys:
+            return
         self.unique_keys += len(keys)
-        absent = self._classify(keys, work)
-        if keys:
-            self.cache.policies[self.cache.pool_of[keys[0]]].used(keys)
-        if absent or self.expert_start == "index":
-            self._load_and_run(keys, work, absent, max(now, self.host))
-        else:
+        states = states_of(self.cache.state)
+        self.accesses[work, states] = self.accesses.get((work, states), 0) + 1
+        self.cache.policies[self.cache.pool_of[keys[0]]].used(keys)
+        if min(states) >= FRESH and self.expert_start != "index":
+            if self.prefetcher is not None:
+                self._absent(keys, states)
             self._run_resident(keys, work)
+        elif self._repeats:
+            self._repeat(keys, work, states, as_set, now)
+        else:
+            self._load_and_run(keys, work, self._absent(keys, states), max(now, self.host))
 
-    def _keys(self, layer: int, experts: tuple[int, ...]) -> tuple[int, ...]:
-        keys = self._keys_of.get(experts)
-        if keys is None:
-            if len(self._keys_of) > 100_000:
+    def _keys(self, layer: int, experts: tuple[int, ...]) -> Keys:
+        known = self._keys_of.get(experts)
+        if known is None:
+            if len(self._keys_of) > 20_000:
                 self._keys_of.clear()
-            keys = [tuple(base + e for e in experts) for base in range(0, self.layers * self.experts, self.experts)]
-            self._keys_of[experts] = keys
-        return keys[layer]
+            known = []
+            for base in range(0, self.layers * self.experts, self.experts):
+                keys = tuple(base + e for e in experts)
+                known.append((keys, _states_of(keys), frozenset(keys)))
+            self._keys_of[experts] = known
+        return known[layer]
 
-    def _classify(self, keys: tuple[int, ...], work: LayerWork) -> dict[int, int]:
-        """Count each key in its access class, once; return the classes of those that are not there."""
-        state, sizes = self.cache.state, self.cache.sizes
+    def _absent(self, keys: tuple[int, ...], states: tuple[int, ...]) -> dict[int, int]:
+        """Access classes of the keys that are not there; prefetched ones have been used from now on."""
         absent: dict[int, int] = {}
-        for key, prefill, decode in zip(keys, work.prefill, work.decode, strict=True):
-            access = CLASS_OF[state[key]]
-            if access == PREFETCH:
-                state[key] = RESIDENT
-            elif access != REUSE:
-                absent[key] = access
-            phase = 0 if prefill else 1
-            self.keys_by_class[access][phase] += 1
-            self.bytes_by_class[access][phase] += sizes[key]
-            tokens = self.tokens_by_class[access]
-            tokens[0] += prefill
-            tokens[1] += decode
+        for key, state in zip(keys, states, strict=True):
+            if state == FRESH:
+                self.cache.state[key] = RESIDENT
+            elif state != RESIDENT:
+                absent[key] = CLASS_OF[state]
         return absent
 
     def _run_resident(self, keys: tuple[int, ...], work: LayerWork) -> None:
         """Every key is there: one group, launched without the host having to look."""
         asked_at = max(self.stream, self.host)
-        if keys:
-            self._kernel(EXPERTS, self.costs.experts(sum(work.tokens), len(keys), max(work.tokens)))
+        self._kernel(EXPERTS, self.costs.experts(work.total, len(keys), work.largest))
         if self.prefetcher is not None:
             group = frozenset(keys)
             self.cache.event, self.cache.unrun = group, ()
@@ -223,6 +271,63 @@ class Engine:
             self.host = max(self.host, asked_at)
             self._ask_prefetcher()
 
+    def _repeat(
+        self, keys: tuple[int, ...], work: LayerWork, states: tuple[int, ...], as_set: frozenset[int], now: int
+    ) -> None:
+        """Do what was done in the same situation before; work it out and remember it if there was none."""
+        situation = (work.tokens, states, now - self.stream)
+        pattern = self._patterns.get(situation)
+        if pattern is None:
+            self._patterns[situation] = self._learn(keys, work, states, now)
+            if len(self._patterns) > 50_000:
+                self._patterns.clear()
+            return
+        parts = self.parts
+        for part, cost in enumerate(pattern.parts):
+            parts[part] += cost
+        self.stream, self.host = now + pattern.stream, now + pattern.host
+        self.link.busy_ns += pattern.link_busy_ns
+        if not pattern.waves:
+            for _, (rank,) in pattern.script:
+                self.cache.swap_in(keys[rank], as_set)
+        else:
+            self.waves += 1
+            self._replay(pattern, keys, as_set)
+
+    def _learn(self, keys: tuple[int, ...], work: LayerWork, states: tuple[int, ...], now: int) -> Pattern:
+        parts, busy, waves = list(self.parts), self.link.busy_ns, self.waves
+        self.cache.script = script = []
+        self._load_and_run(keys, work, self._absent(keys, states), now)
+        self._advance(self.stream)
+        self.cache.script = None
+        rank = {key: place for place, key in enumerate(keys)}
+        in_waves = self.waves > waves
+        return Pattern(
+            tuple((what, tuple(rank[k] for k in named)) for what, named in script if in_waves or what == "room"),
+            self.stream - now,
+            self.host - now,
+            tuple(after - before for before, after in zip(parts, self.parts, strict=True)),
+            self.link.busy_ns - busy,
+            self.waves - waves,
+        )
+
+    def _replay(self, pattern: Pattern, keys: tuple[int, ...], as_set: frozenset[int]) -> None:
+        """What the cache went through in waves: who was pinned when decides who could leave."""
+        cache = self.cache
+        unrun = set(keys)
+        cache.event, cache.unrun = as_set, unrun
+        cache.pinned.update(keys)
+        for what, ranks in pattern.script:
+            named = [keys[rank] for rank in ranks]
+            if what == "room":
+                if cache.make_room(named[0], True, 0):
+                    cache.landed(named[0], True)
+            elif what == "start":
+                unrun.difference_update(named)
+            else:
+                cache.pinned.difference_update(named)
+        cache.event = ()
+
     def _load_and_run(self, keys: tuple[int, ...], work: LayerWork, absent: dict[int, int], now: int) -> None:
         """Demand what is missing and run the experts as `expert_start` says, in waves where they do not all fit."""
         cache = self.cache
@@ -230,9 +335,9 @@ class Engine:
         unrun = set(keys)
         cache.event, cache.unrun = frozenset(keys), unrun
         cache.pinned.update(absent if self.expert_start == "index" else keys)
-        self.waves += sum(cache.sizes[k] for k in keys) > cache.capacity[cache.pool_of[keys[0]]] if keys else 0
+        self.waves += sum(cache.sizes[key] for key in keys) > cache.capacity[cache.pool_of[keys[0]]]
         self.host = max(self.host, now)
-        for key in sorted(absent):
+        for key in sorted(absent) if self.expert_start == "index" else absent:
             self._demand(key)
         asked = self.prefetcher is None
         while unrun:
@@ -266,6 +371,7 @@ class Engine:
         self._kernel(EXPERTS, self.costs.experts(sum(counts), len(group), max(counts)))
         unrun.difference_update(group)
         self.cache.pinned.update(group)
+        self.cache.note("start", group)
         self.running = self.stream, frozenset(group)
 
     def _wait(self, unrun: set[int], absent: dict[int, int], tokens: dict[int, int]) -> None:
@@ -307,12 +413,13 @@ class Engine:
     # -- between -----------------------------------------------------------------------------------------------
 
     def _advance(self, now: int) -> None:
-        """Bring the link to `now`; a kernel that ends on the way releases its pins at its end, before copies that end then."""
+        """Bring the link to `now`; a kernel that ends on the way releases its pins, before copies that end then."""
         if self.running is not None and self.running[0] <= now:
             end, group = self.running
             self.link.advance(end, landings=False)
             self.running = None
             self.cache.pinned -= group
+            self.cache.note("release", group)
             if not self.cache.unrun:
                 self.cache.event = ()
             self.link.release(end)
@@ -337,3 +444,11 @@ class Engine:
         state, pinned = self.cache.state, self.cache.pinned
         keys = [key for key in self.prefetcher.plan() if state[key] == ABSENT and key not in pinned]
         return self.link.plan(keys, self.cache.sizes, at)
+
+
+def _states_of(keys: tuple[int, ...]) -> Callable[[bytearray], tuple[int, ...]]:
+    """`itemgetter` is the fastest reader of several states, but gives no tuple for one key."""
+    if len(keys) == 1:
+        only = keys[0]
+        return lambda state: (state[only],)
+    return itemgetter(*keys) if keys else lambda state: ()

@@ -43,11 +43,7 @@ class StepLog:
 
     def _count(self) -> list[int]:
         engine, cache, link = self.setup.engine, self.setup.cache.count, self.setup.link
-        found = []
-        for keys, tokens, sizes in zip(
-            engine.keys_by_class, engine.tokens_by_class, engine.bytes_by_class, strict=True
-        ):
-            found += [*keys, *tokens, *sizes]
+        found = list(engine.counts)
         found += [cache.demand_bytes, cache.prefetch_bytes, cache.wasted_bytes, link.busy_ns, cache.evictions]
         return [*found, engine.waves, link.dropped, engine.unique_keys]
 

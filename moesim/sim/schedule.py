@@ -30,7 +30,7 @@ class Frame:
 
 @dataclass(slots=True)
 class Schedule:
-    """Frames, and what they cost with every expert resident; `after_step[r]` is the step whose end brought request r."""
+    """Frames, and what they cost with every expert resident; `after_step[r]`: the step whose end brought request r."""
 
     frames: list[Frame]
     workload: Workload

@@ -218,7 +218,7 @@ class FreeServer(Server):
 
 
 class ReplayServer(Server):
-    """Replays a schedule: the same steps in the same order, each as soon as the one before it and its requests allow."""
+    """Replays a schedule: the same steps in order, each as soon as the one before it and its requests allow."""
 
     def __init__(
         self, config: Experiment, inputs: Inputs, setup: Setup, schedule: Schedule, workload: Workload

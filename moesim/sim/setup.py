@@ -97,18 +97,15 @@ def _check_levels(config: Experiment, trace: RoutingTrace) -> list[Problem]:
     if trace.meta.router == "decoupled":
         return []
     found = []
-    for kind, spec in (
-        ("cache", config.cache),
-        ("prefetch", config.prefetch),
-        ("scheduler.batch", config.scheduler.batch),
-    ):
+    specs = {"cache": config.cache, "prefetch": config.prefetch, "scheduler.batch": config.scheduler.batch}
+    for place, spec in specs.items():
         try:
-            made = policy.make(kind.split(".")[-1], spec)
+            made = policy.make(place.split(".")[-1], spec)
         except InputError:
             continue  # the schema reports it
         if made.level in ("step", "queue"):
-            text = f"{spec.name!r} needs level {made.level!r}: a layer-wise router knows a layer's experts only at its gate"
-            found.append(Problem(kind, text))
+            why = "a layer-wise router knows a layer's experts only at its gate"
+            found.append(Problem(place, f"{spec.name!r} needs level {made.level!r}: {why}"))
     return found
 
 
@@ -124,7 +121,13 @@ class Setup:
 
 
 def set_up(
-    config: Experiment, inputs: Inputs, replication: int, *, resident: bool = False, verify: bool = False
+    config: Experiment,
+    inputs: Inputs,
+    replication: int,
+    *,
+    resident: bool = False,
+    verify: bool = False,
+    direct: bool = False,
 ) -> Setup:
     """Build the machine. `resident`: every expert is on the GPU, the bound that no cache can beat."""
     shape, layers = inputs.shape, inputs.shape.layers
@@ -164,6 +167,7 @@ def set_up(
         foresights=list(foresights.values()),
         prefetcher=prefetcher,
         check=verify,
+        direct=direct,
     )
     engine_of.append(engine)
     idle = engine.link_idle if prefetcher else None

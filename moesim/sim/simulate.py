@@ -30,13 +30,21 @@ def schedule_key(config: Experiment, inputs: Inputs, replication: int) -> str:
 
 
 def simulate(
-    config: Experiment, inputs: Inputs, replication: int, *, check: bool = False, progress: Progress | None = None
+    config: Experiment,
+    inputs: Inputs,
+    replication: int,
+    *,
+    check: bool = False,
+    progress: Progress | None = None,
+    direct: bool = False,
 ) -> RunResult:
     """Run one replication of one point of a grid. `check` verifies conservation after every step.
 
+    `direct` works every layer event out anew (see `Engine`): slower, and equal to the nanosecond.
+
     Raises InputError where a cost table does not reach (see `CostTable`).
     """
-    setup = set_up(config, inputs, replication, verify=check)
+    setup = set_up(config, inputs, replication, verify=check, direct=direct)
     workload = _workload(config, inputs, replication)
     server: Server
     schedule = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -19,14 +20,25 @@ class Part:
     prefill: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class LayerWork:
-    """Experts of one layer event, ranked by first use (position, then slot); token counts go along with them."""
+    """Experts of one layer event, ranked by first use (position, then slot); token counts go along with them.
+
+    Compared by identity: it is made once per step and looked up once per layer.
+    """
 
     experts: tuple[int, ...]
     prefill: tuple[int, ...]
     decode: tuple[int, ...]
     tokens: tuple[int, ...]
+
+    @cached_property
+    def total(self) -> int:
+        return sum(self.tokens)
+
+    @cached_property
+    def largest(self) -> int:
+        return max(self.tokens)
 
     @property
     def lasting(self) -> tuple[int, ...]:

@@ -120,6 +120,7 @@ def run(
     link: ToyLink | None = None,
     router: str = "decoupled",
     check: bool = True,
+    direct: bool = False,
     **changes: Any,
 ) -> RunResult:
     """Simulate a toy server; `changes` go to `config`."""
@@ -127,7 +128,7 @@ def run(
         sequences if isinstance(sequences, RoutingTrace) else trace(sequences, layers=layers, experts=experts, router=router)
     )
     inputs = Inputs(made, shape(layers, experts), costs or ToyCosts(), link or ToyLink())  # type: ignore[arg-type]
-    return simulate(config(**changes), inputs, 0, check=check)
+    return simulate(config(**changes), inputs, 0, check=check, direct=direct)
 
 
 def classes(result: RunResult) -> dict[str, int]:

@@ -33,6 +33,10 @@ class Interval:
     def bounded(self) -> bool:
         return math.isfinite(self.low) and math.isfinite(self.high)
 
+    def scaled(self, factor: float) -> Interval:
+        """The same in another unit; the factor is above 0."""
+        return Interval(self.value * factor, self.low * factor, self.high * factor)
+
     def excludes(self, value: float) -> bool:
         """Whether the data speak against `value`; an interval that does not exist excludes nothing."""
         return self.bounded and not self.low <= value <= self.high

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from moesim.document import Node
-from moesim.errors import InputError, Problem
+from moesim.errors import Problem
 
 MOST_POINTS = 10_000
 CASE = "case"
@@ -28,21 +28,20 @@ SIZES = ("slots", "bytes", "share")
 ARRIVALS = ("concurrency", "rate")
 
 
-def points(root: Node, override: Node | None = None) -> list[Choice]:
+def points(root: Node, override: Node | None, problems: list[Problem]) -> list[Choice]:
     """Every point of the file as a tree without axes, and its labels: dotted path of the axis -> label.
 
-    `override` (from `--set`) wins over the file and over every case. Raises InputError with all mistakes of the axes.
+    `override` (from `--set`) wins over the file and over every case. What is wrong with the axes goes to `problems`; a
+    list or a set that is none stays in the points, and a grid that is too large has none.
     """
     root = _override(root, override)
-    problems: list[Problem] = []
     variants = list(_variants(root, problems))
     for _, variant in variants:
         _check_axes(variant, (), problems)
     size = sum(_size(variant, ()) for _, variant in variants)
     if size > MOST_POINTS:
         problems.append(root.problem(f"the grid has {size:,} points; at most {MOST_POINTS:,} make sense in one file"))
-    if problems:
-        raise InputError(dict.fromkeys(problems))
+        return []
     return [(node, labels | more) for labels, variant in variants for node, more in _choices(variant, ())]
 
 
@@ -86,11 +85,14 @@ def _variants(root: Node, problems: list[Problem]) -> Iterator[tuple[dict[str, s
 
 
 def is_set(node: Node) -> bool:
+    """Whether it is written as a named set, `{each: {label: value, ...}}`."""
     return node.is_mapping and "each" in node.value
 
 
 def is_axis(node: Node) -> bool:
-    return is_set(node) or isinstance(node.value, list)
+    """Whether it is a list or a named set with something in it."""
+    value = node.value["each"].value if is_set(node) else node.value
+    return bool(value) and isinstance(value, dict if is_set(node) else list)
 
 
 def merge(base: Node, over: Node, at: Path = ()) -> Node:
@@ -130,8 +132,6 @@ def _dropped(base: Node, over: Node, at: Path) -> tuple[str, ...]:
 def _mapped(axis: Node, change: Any) -> Node:
     if isinstance(axis.value, list):
         return Node([change(item) for item in axis.value], axis.where, axis.path)
-    if not axis.child("each").is_mapping:
-        return axis
     each = axis.value["each"]
     changed = Node({label: change(item) for label, item in each.value.items()}, each.where, each.path)
     return Node({**axis.value, "each": changed}, axis.where, axis.path)
@@ -154,7 +154,6 @@ def _check_axes(node: Node, at: Path, problems: list[Problem]) -> None:
             problems.append(node.problem(f"a named set holds each and nothing else; it has {others}"))
         if not each.is_mapping or not each.value:
             problems.append(each.problem("a named set is {each: {label: value, ...}} with at least one label"))
-            return
     elif node.value == []:
         problems.append(node.problem("the list is empty; it needs at least one value"))
     elif isinstance(node.value, list):
@@ -171,7 +170,7 @@ def _check_axes(node: Node, at: Path, problems: list[Problem]) -> None:
 
 def _size(node: Node, at: Path) -> int:
     """How many points a tree has, without making them."""
-    if at in SINGLE or (is_set(node) and not node.child("each").is_mapping):
+    if at in SINGLE:
         return 1
     if is_axis(node):
         return sum(_size(item, at) for _, item in _elements(node))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from moesim import grid, inputs
-from moesim.document import Node, from_plain, join, read_document
+from moesim.document import Node, from_plain, read_document
 from moesim.errors import InputError, Problem, unknown
 from moesim.experiment import (
     Drift,
@@ -85,17 +85,18 @@ def read_plan(source: Path | str | Mapping[str, Any], override: Node | None = No
 
 def make_plan(root: Node, source: str, base: str, override: Node | None = None) -> Plan:
     """The plan of an experiment that was read; see `read_plan`."""
+    broken: list[Problem] = []
     problems: dict[Problem, None] = {}
     configs = []
-    for tree, labels in grid.points(root, override):
+    for tree, labels in grid.points(root, override, broken):
         found = list(_problems(tree, base))
         config = None if found else RunConfig.model_validate({**tree.plain(), "labels": labels})
         found += _problems_in_use(tree, config, base)
         problems.update(dict.fromkeys(found))
         if config is not None:
             configs.append(config)
-    if problems:
-        raise InputError(sorted(problems, key=_line))
+    if broken or problems:
+        raise InputError(sorted(dict.fromkeys([*broken, *problems]), key=_line))
     return Plan(configs[0].name, source, base, tuple(configs))
 
 
@@ -229,4 +230,4 @@ def _description(path: tuple[str, ...]) -> str:
     for name, field in (SECTIONS[path[:-1]].model_fields if path[:-1] in SECTIONS else {}).items():
         if path[-1] == (field.alias or name) and field.description:
             return f"it is the {field.description}" if field.description[0].isupper() else f"it is: {field.description}"
-    return f"{join('.'.join(path[:-1]), path[-1])} is needed"
+    return "it is the name of the policy"

@@ -14,7 +14,6 @@ POLICY: dict[str, Any] = {
         {
             "type": "object",
             "properties": {"name": {"type": "string", "minLength": 1}},
-            "required": ["name"],
             "additionalProperties": {"$ref": "#/$defs/Axis"},
         },
     ]

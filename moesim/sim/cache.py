@@ -12,15 +12,15 @@ ABSENT, LOADING, FRESH, RESIDENT = range(4)
 
 
 class Either:
-    """Membership in any of several containers, without building their union."""
+    """Membership in one of two containers, without building their union."""
 
-    __slots__ = ("parts",)
+    __slots__ = ("one", "other")
 
-    def __init__(self, *parts: Container[int]) -> None:
-        self.parts = parts
+    def __init__(self, one: Container[int], other: Container[int]) -> None:
+        self.one, self.other = one, other
 
     def __contains__(self, key: object) -> bool:
-        return any(key in part for part in self.parts)
+        return key in self.one or key in self.other
 
 
 @dataclass(slots=True)
@@ -99,14 +99,14 @@ class ExpertCache:
         if self.script is not None:
             self.script.append((what, tuple(keys)))
 
-    def _tiers(self, key: int, demanded: bool) -> list[Container[int]]:
+    def _tiers(self, key: int, demanded: bool) -> tuple[Container[int], ...]:
         if not demanded:
-            return [Either(self.pinned, self.event, self.needed_sooner(key))]
+            return (Either(Either(self.pinned, self.event), self.needed_sooner(key)),)
         if not self.event:
-            return [self.pinned]
-        return [Either(self.pinned, self.event), Either(self.pinned, self.unrun), self.pinned]
+            return (self.pinned,)
+        return Either(self.event, self.pinned), Either(self.pinned, self.unrun), self.pinned
 
-    def _evict(self, pool: int, short: int, tiers: list[Container[int]]) -> bool:
+    def _evict(self, pool: int, short: int, tiers: tuple[Container[int], ...]) -> bool:
         """Take victims tier by tier until `short` bytes are free; a set that falls short is put back untouched."""
         chosen: list[int] = []
         for barred in tiers:

@@ -56,7 +56,7 @@ def shares(experts: np.ndarray, count: int) -> list[float]:
 
 
 def persistence(experts: np.ndarray, offsets: np.ndarray, lag: int) -> float | None:
-    """Mean share of a token's experts that the token `lag` before it in its sequence chose too; None without such pairs.
+    """Mean share of a token's experts that the token `lag` before it in its sequence chose too; None without a pair.
 
     For k = 1 this is P(same expert as `lag` tokens before); with a layer-wise router it is the mean over layers.
     """

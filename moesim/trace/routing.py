@@ -38,7 +38,7 @@ class RoutingTrace:
 
     experts int16 [tokens, R, k] (-1: none), weights float16 [tokens, R, k], offsets int64 [sequences + 1] (rows of each
     sequence), prompt_tokens int32 [sequences], domains one per sequence, predicted: distance -> int16 [tokens, R, p]
-    (at layer l about layer l + distance), top_experts and top_weights [tokens, R, m] or None, digest: sha256 of the file.
+    (at layer l about layer l + distance), top_experts, top_weights [tokens, R, m] or None, digest: sha256 of the file.
     """
 
     meta: RoutingMeta

@@ -3,9 +3,9 @@
 from moesim.policy.base import KINDS, LEVELS, BatchPolicy, CachePolicy, Policy, Pool, PrefetchPolicy
 from moesim.policy.queue import Limits, Queued
 from moesim.policy.registry import check, find, make, names, register
-from moesim.policy.view import FAR, VIEWS, LayerView, OracleView, QueueView, StepView, View
+from moesim.policy.view import FAR, FAR_VIEWS, NEAR_VIEWS, LayerView, OracleView, QueueView, StepView, View
 
 __all__ = [
-    "FAR", "KINDS", "LEVELS", "VIEWS", "BatchPolicy", "CachePolicy", "LayerView", "Limits", "OracleView", "Policy",
+    "FAR", "FAR_VIEWS", "KINDS", "LEVELS", "NEAR_VIEWS", "BatchPolicy", "CachePolicy", "LayerView", "Limits", "OracleView", "Policy",
     "Pool", "PrefetchPolicy", "QueueView", "Queued", "StepView", "View", "check", "find", "make", "names", "register",
 ]  # fmt: skip

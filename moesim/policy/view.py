@@ -69,4 +69,6 @@ class OracleView(StepView):
     level = "oracle"
 
 
-VIEWS = {v.level: v for v in (View, LayerView, StepView, QueueView, OracleView)}
+NEAR_VIEWS: dict[str, type[View]] = {v.level: v for v in (View, LayerView)}
+FAR_VIEWS: dict[str, type[StepView]] = {v.level: v for v in (StepView, QueueView, OracleView)}
+"""those that show next uses"""

@@ -81,7 +81,7 @@ class Sooner:
         self.limit = uses[key]
 
     def __contains__(self, key: object) -> bool:
-        return bool(self.uses[key] <= self.limit)
+        return bool(self.uses[key] <= self.limit)  # type: ignore[call-overload]
 
 
 Keys = tuple[tuple[int, ...], Callable[[bytearray], tuple[int, ...]], frozenset[int]]
@@ -296,7 +296,8 @@ class Engine:
 
     def _learn(self, keys: tuple[int, ...], work: LayerWork, states: tuple[int, ...], now: int) -> Pattern:
         parts, busy, waves = list(self.parts), self.link.busy_ns, self.waves
-        self.cache.script = script = []
+        script: list[tuple[str, tuple[int, ...]]] = []
+        self.cache.script = script
         self._load_and_run(keys, work, self._absent(keys, states), now)
         self._advance(self.stream)
         self.cache.script = None

@@ -35,7 +35,7 @@ class FreeOracle:
 
     def later(self, step: int, work: Work, unseen: int) -> np.ndarray:
         """The number of the step that uses each expert next after `step` ([experts], or [layers, experts])."""
-        now = self.server.env.now
+        now = self.server.now
         if step:
             self.recent.append(now - self.last_start)
         self.last_start = now
@@ -56,7 +56,7 @@ class FreeOracle:
         produced = {r: workload[r].produced for r in {*queue, *(p.request for p in work.parts)}}
         length = sum(self.recent) // len(self.recent) if self.recent else 0
         arrived = server.arrived
-        now = server.env.now
+        now = server.now
         parts: tuple[Part, ...] = work.parts
         found: deque[Work] = deque()
         while len(found) < REACH:

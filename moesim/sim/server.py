@@ -7,6 +7,7 @@ from itertools import count
 
 import numpy as np
 import simpy
+from simpy.events import EventPriority
 
 from moesim import policy
 from moesim.experiment import Experiment
@@ -22,7 +23,7 @@ from moesim.sim.setup import Inputs, Setup
 from moesim.sim.work import Part, Work, make_work
 from moesim.sim.workload import Request, Workload
 
-AFTER_ARRIVALS = 2
+AFTER_ARRIVALS = EventPriority(2)
 """SimPy priority of the engine's wake-up: a step is formed after the arrivals of its instant"""
 
 
@@ -112,6 +113,11 @@ class FreeServer(Server):
         self.arrived = self.left = 0
         self.oracle = FreeOracle(self) if ("oracle", "farthest") in setup.foresights else None
 
+    @property
+    def now(self) -> int:
+        """ns; SimPy only ever adds our ints"""
+        return int(self.env.now)
+
     def run(self) -> None:
         """Until every request has left or the steps are used up."""
         self.env.process(self._arrivals())
@@ -123,14 +129,14 @@ class FreeServer(Server):
             request = self.workload[number]
             if request.arrival < 0:
                 return  # closed loop: the rest come as others leave
-            if request.arrival > self.env.now:
-                yield self.env.timeout(request.arrival - self.env.now)
+            if request.arrival > self.now:
+                yield self.env.timeout(request.arrival - self.now)
             self._arrive(request)
 
     def _arrive(self, request: Request) -> None:
-        request.arrival = self.env.now
+        request.arrival = self.now
         self.arrived += 1
-        request.visible = self.route_aside(request.prompt, self.env.now)
+        request.visible = self.route_aside(request.prompt, self.now)
         self._at(request.visible, lambda: self._show(request))
 
     def _show(self, request: Request) -> None:
@@ -139,10 +145,10 @@ class FreeServer(Server):
         self._wake()
 
     def _at(self, time: int, act: Callable[[], None]) -> None:
-        if time <= self.env.now:
+        if time <= self.now:
             act()
         else:
-            self.env.timeout(time - self.env.now).callbacks.append(lambda event: act())
+            self.env.timeout(time - self.now).callbacks.append(lambda event: act())
 
     def _wake(self) -> None:
         if self.waiting is not None and not self.waiting.triggered:
@@ -169,7 +175,7 @@ class FreeServer(Server):
             yield from self._step(step)
 
     def _step(self, step: int) -> Generator[simpy.Event, None, None]:
-        start = self.env.now
+        start = self.now
         parts = self.scheduler.form()
         visible, self.came_into_view = tuple(self.came_into_view), []
         work = make_work(parts, self.trace, self.workload.sequences)
@@ -189,7 +195,7 @@ class FreeServer(Server):
 
     def _requeue(self, work: Work, continuing: list[int]) -> None:
         if self.decoupled and self.config.machine.router == "side" and continuing:
-            visible = self.route_aside(len(continuing), self.env.now)
+            visible = self.route_aside(len(continuing), self.now)
             self._at(visible, lambda: self._requeue_now(work, continuing))
         else:
             self._requeue_now(work, continuing)

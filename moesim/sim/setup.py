@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from moesim import policy
@@ -11,8 +12,7 @@ from moesim.experiment import Drift, Experiment, Memory
 from moesim.hardware.costs import CostTable
 from moesim.hardware.link import LinkTable
 from moesim.hardware.shape import ModelShape
-from moesim.policy import CachePolicy, Policy, Pool, PrefetchPolicy, View
-from moesim.policy.view import VIEWS, StepView
+from moesim.policy import FAR_VIEWS, NEAR_VIEWS, CachePolicy, Policy, Pool, PrefetchPolicy, View
 from moesim.sim.cache import RESIDENT, ExpertCache
 from moesim.sim.engine import Engine
 from moesim.sim.foresight import Foresight
@@ -177,15 +177,20 @@ def set_up(
     return Setup(engine, list(foresights), cache, link, _labels(config, inputs, {level for level, _ in views}))
 
 
-def _view(level: str, shape: ModelShape, foresights: dict, key: tuple[str, str], engine_of: list[Engine]) -> View:
-    cls = VIEWS[level]
-    if not issubclass(cls, StepView):
-        return cls(shape.layers, shape.experts)
-    foresights[key] = Foresight(shape.layers, shape.experts)
-    return cls(shape.layers, shape.experts, foresights[key].next_uses, lambda layer: engine_of[0].needed(layer))
+def _view(
+    level: str,
+    shape: ModelShape,
+    foresights: dict[tuple[str, str], Foresight],
+    key: tuple[str, str],
+    engine_of: list[Engine],
+) -> View:
+    if level in NEAR_VIEWS:
+        return NEAR_VIEWS[level](shape.layers, shape.experts)
+    uses = (foresights.setdefault(key, Foresight(shape.layers, shape.experts))).next_uses
+    return FAR_VIEWS[level](shape.layers, shape.experts, uses, lambda layer: engine_of[0].needed(layer))
 
 
-def _prefetcher(config: Experiment, view_for, resident: bool) -> PrefetchPolicy | None:
+def _prefetcher(config: Experiment, view_for: Callable[[Policy], View], resident: bool) -> PrefetchPolicy | None:
     if resident or config.prefetch.name == "none":
         return None
     made = policy.make("prefetch", config.prefetch)

@@ -108,7 +108,7 @@ class Workload:
         )
         if traffic.kind == "poisson":
             before = self.requests[-1].arrival if self.requests else 0
-            request.arrival = before + round(self.gaps.exponential(1e9 / traffic.rate))
+            request.arrival = before + round(self.gaps.exponential(1e9 / (traffic.rate or 1)))
         elif traffic.kind == "all" or number < (traffic.concurrency or 0):
             request.arrival = 0
         self.requests.append(request)

@@ -6,6 +6,26 @@ from moesim.policy.registry import check, find, make, names, register
 from moesim.policy.view import FAR, FAR_VIEWS, NEAR_VIEWS, LayerView, OracleView, QueueView, StepView, View
 
 __all__ = [
-    "FAR", "FAR_VIEWS", "KINDS", "LEVELS", "NEAR_VIEWS", "BatchPolicy", "CachePolicy", "LayerView", "Limits", "OracleView", "Policy",
-    "Pool", "PrefetchPolicy", "QueueView", "Queued", "StepView", "View", "check", "find", "make", "names", "register",
-]  # fmt: skip
+    "FAR",
+    "FAR_VIEWS",
+    "KINDS",
+    "LEVELS",
+    "NEAR_VIEWS",
+    "BatchPolicy",
+    "CachePolicy",
+    "LayerView",
+    "Limits",
+    "OracleView",
+    "Policy",
+    "Pool",
+    "PrefetchPolicy",
+    "QueueView",
+    "Queued",
+    "StepView",
+    "View",
+    "check",
+    "find",
+    "make",
+    "names",
+    "register",
+]

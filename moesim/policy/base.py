@@ -45,7 +45,8 @@ class CachePolicy(Policy):
     """Which key to evict. One object manages one pool; keys of other pools are never named to it.
 
     The order of calls in a layer event: `used` once with all its keys, then per missing key `victim` (until there is
-    room), `evicted`, `inserted`. A prefetch calls `victim`, `evicted` and `inserted` without `used`.
+    room), `evicted`, `inserted`. A key that is pushed out within its event and needed again is `used` again. A prefetch
+    calls `victim`, `evicted` and `inserted` without `used`.
     """
 
     kind: ClassVar[str] = "cache"

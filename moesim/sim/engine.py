@@ -350,12 +350,21 @@ class Engine:
                 self._ask_prefetcher()
                 asked = True
             elif not group:
+                self._demand_again(min(unrun))
                 self._wait(unrun, absent, tokens)
 
     def _demand(self, key: int) -> None:
         self.host += self.costs.copy_submit
         self._advance(self.host)
         self.link.demand(key, self.cache.sizes[key], self.host)
+
+    def _demand_again(self, key: int) -> None:
+        """With `index`, a key that was there may have made room for one that comes before it."""
+        if self.cache.state[key] == ABSENT and key not in self.cache.pinned:
+            self.cache.pinned.add(key)
+            self.cache.policies[self.cache.pool_of[key]].used((key,))
+            self.host = max(self.host, self.stream)
+            self._demand(key)
 
     def _ready(self, unrun: set[int]) -> list[int]:
         """Keys that may start now."""
@@ -382,14 +391,6 @@ class Engine:
         free = max(self.stream, self.host)
         before = {key for key in unrun if self.cache.state[key] >= FRESH}
         while True:
-            if (
-                self.expert_start == "index"
-                and self.cache.state[first := min(unrun)] == ABSENT
-                and first not in self.cache.pinned
-            ):
-                # It was there, but made room for one that comes before it.
-                self.cache.pinned.add(first)
-                self._demand(first)
             now = self.link.next_event()
             if now == NEVER:
                 self._run_wave(before, tokens, unrun)

@@ -46,7 +46,7 @@ def landings(record: Record) -> dict[int, int]:
 
 
 def test_a_demand_waits_for_two_chunks_in_flight_and_overtakes_the_rest() -> None:
-    # At 150 the chunks 100-200 and 200-300 are submitted: the demand runs 300-1300, the prefetch's other seven after it.
+    # At 150 the chunks 100-200 and 200-300 are submitted: the demand runs 300-1300, the other seven after it.
     record = Record()
     record.prefetch(1)
     record.demand(2, 150)

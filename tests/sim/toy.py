@@ -125,7 +125,9 @@ def run(
 ) -> RunResult:
     """Simulate a toy server; `changes` go to `config`."""
     made = (
-        sequences if isinstance(sequences, RoutingTrace) else trace(sequences, layers=layers, experts=experts, router=router)
+        sequences
+        if isinstance(sequences, RoutingTrace)
+        else trace(sequences, layers=layers, experts=experts, router=router)
     )
     inputs = Inputs(made, shape(layers, experts), costs or ToyCosts(), link or ToyLink())  # type: ignore[arg-type]
     return simulate(config(**changes), inputs, 0, check=check, direct=direct)

@@ -51,8 +51,12 @@ def save_all(results: Any, folder: Path | str, note: Callable[[str], object] | N
 def _figures(configurations: Sequence[Configuration]) -> Iterator[tuple[str, Figure | None, str]]:
     """Name, figure and what is missing when there is none, of every figure."""
     found = sets(configurations)
+    names = {key: _names(key, list(found)) for key in found}
+    if len(found) > 1:
+        by_title = {" · ".join(distinctions(key, list(found))): members for key, members in found.items()}
+        yield "cases", figures.across_sets(by_title), "no cache sizes"
     for key, members in found.items():
-        name, title = _names(key, list(found))
+        name, title = names[key]
         yield f"{name}-slots", figures.against_slots(members, title), "the cache has one size only"
         for scope in sorted({c.scope for c in members}):
             drawn = figures.against_horizon(members, title, scope)

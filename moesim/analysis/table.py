@@ -45,7 +45,7 @@ MARKS = (
     "± half of the 95 % interval of the mean over replications; (in parentheses): not shown to differ from B,",
     "  the paired 95 % interval of the difference includes 0",
     "gap captured: 0 % = best history policy, 100 % = best unlimited oracle, in misses and in time per token;",
-    "  blank: the oracle was not shown to gain; ∞: unlimited horizon",
+    "  blank: the oracle was not shown to gain; unclear: the interval is wider than ± 100 %; ∞: unlimited horizon",
 )
 
 
@@ -94,7 +94,7 @@ def lines(results: Any, width: int = WIDTH) -> list[Line]:
     for group, block in zip(groups, blocks, strict=True):
         styles = ["oracle" if c.level == "oracle" else "plain" for c in group]
         styles += ["bound"] * (len(block) - len(group))
-        result += [Line(_title(group, groups), "title"), *head]
+        result += _heading(_title(group, groups), head)
         result += [Line(_join(row, kept, widths), style) for row, style in zip(block, styles, strict=True)]
         result.append(Line(""))
     return result + [Line(text, "note") for text in footer(configurations)]
@@ -113,6 +113,14 @@ def footer(configurations: Sequence[Configuration]) -> list[str]:
     if replications == 1:
         notes.append("one replication: no intervals, so no difference and no gap is claimed (replications: 2 or more)")
     return [*notes, *MARKS]
+
+
+def _heading(title: str, head: list[Line]) -> list[Line]:
+    """Title and column headings; the title stands in the blank start of the first heading where it fits."""
+    blank = len(head[0].text) - len(head[0].text.lstrip())
+    if len(title) >= blank:
+        return [Line(title, "title"), *head]
+    return [Line(title + head[0].text[len(title) :], "title"), *head[1:]]
 
 
 def _title(group: Sequence[Configuration], groups: Sequence[Sequence[Configuration]]) -> str:
@@ -156,7 +164,7 @@ def _gap(measure: str) -> Callable[[Configuration, Sequence[Configuration]], str
             return ""
         if c in (baseline(group, MEASURES[measure]), bound(group, MEASURES[measure])):
             return f"{abs(captured.value) * 100:.0f}"
-        return f"{round(captured.value * 100)}±{captured.half * 100:.0f}"
+        return f"{round(captured.value * 100)}±{captured.half * 100:.0f}" if captured.half < 1 else "unclear"
 
     return cell
 
@@ -175,7 +183,7 @@ COLUMNS = (
 )
 BOUNDS = (
     ("bound: transfers (MIN)", "min_misses_per_output_token", "bound_transfer_ns_per_output_token"),
-    ("bound: all experts resident", "", "bound_resident_ns_per_output_token"),
+    ("bound: all resident", "", "bound_resident_ns_per_output_token"),
 )
 
 

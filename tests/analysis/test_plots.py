@@ -67,7 +67,7 @@ def test_sets_differ_in_all_but_memory_and_are_named_by_what_differs(tmp_path: P
         [c for c in frame if c == "scheduler.max_requests"] + [c for c in frame if c != "scheduler.max_requests"]
     ]
     found = {p.stem for p in plots.save_all(frame, tmp_path)}
-    assert found == {f"a-max-requests-{most}-{name}" for most in (8, 32) for name in ("slots", "time")}
+    assert found == {"cases"} | {f"a-max-requests-{most}-{name}" for most in (8, 32) for name in ("slots", "time")}
 
 
 def drawn(configurations: list[Configuration]) -> list:
@@ -121,3 +121,29 @@ def test_of_each_family_the_farthest_sight_is_shown(configurations: list[Configu
         "random", "fifo", "lru", "lfu", "lookahead step unlimited", "lookahead queue unlimited",
         "lookahead queue unlimited persist", "lookahead oracle unlimited",
     ]  # fmt: skip
+
+
+def test_cases_beside_each_other_show_the_best_of_each() -> None:
+    cases = {name: read(factory.summary(2, (name,), SLOTS)) for name in ("waiting", "fresh")}
+    figure = figures.across_sets(cases)
+    drawn = {bars.get_label(): bars.lines[0].get_ydata().tolist() for bars in figure.axes[1].containers}
+    assert list(drawn) == [f"{name}: best {word}" for name in cases for word in ("policy", "oracle")]
+    for name, members in cases.items():
+        for word, is_oracle in (("policy", False), ("oracle", True)):
+            least = [
+                min(
+                    c.mean(figures.TIME)
+                    for c in members
+                    if c.value("slots") == slots and (c.level == "oracle") == is_oracle
+                )
+                for slots in SLOTS
+            ]
+            assert drawn[f"{name}: best {word}"] == pytest.approx([value / 1e6 for value in least])
+
+
+def test_one_scope_stands_in_one_row_and_its_differences_are_paired(configurations: list[Configuration]) -> None:
+    figure = figures.against_slots([c for c in configurations if c.scope == "layer"], "")
+    assert [panel.get_subplotspec().rowspan.start for panel in figure.axes] == [0, 0, 0]
+    assert all(panel.get_xlabel() for panel in figure.axes)
+    (lru,) = [bars.lines[0] for bars in figure.axes[2].containers if bars.get_label() == "lru"]
+    assert lru.get_ydata() == pytest.approx([0, 0])  # LRU is the baseline

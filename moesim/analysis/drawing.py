@@ -1,0 +1,100 @@
+"""What the figures share: panels, lines with intervals, the axis of cache sizes, and title, legend and labels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from moesim.analysis import palette
+from moesim.analysis.compare import Interval
+from moesim.analysis.configurations import Configuration, is_estimated, labels_of, text
+
+INTERVALS = ", with 95 % intervals (long ones are cut at the frame)"
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+def sizes_of(configurations: Sequence[Configuration]) -> tuple[dict[Configuration, float], str]:
+    """Each cache's size and its unit: experts a layer where all have that, else GB."""
+    slots = [text(c.value("slots")) for c in configurations]
+    if all(slots):
+        return dict(zip(configurations, map(float, slots), strict=True)), "experts a layer"
+    return {c: c.mean("bytes") / 1e9 for c in configurations}, "GB"
+
+
+def lines(
+    panel: Axes,
+    everyone: Sequence[Configuration],
+    places: dict[Configuration, float],
+    values: dict[Configuration, Interval],
+) -> None:
+    """A line for each family of what is placed, each in the look that it has among everyone."""
+    for line, style in palette.styles(everyone).items():
+        points = sorted((c for c in places if palette.family(c) == line), key=places.__getitem__)
+        spots, found = [places[c] for c in points], [values[c] for c in points]
+        intervals(panel, spots, found, label=palette.name(line), **style)
+
+
+def cut(panel: Axes, values: list[float]) -> None:
+    """Scale an axis to its points; a long interval is cut at the frame."""
+    shown = [value for value in values if not math.isnan(value)]
+    margin = 0.12 * (max(shown) - min(shown)) or 1.0
+    panel.set_ylim(min(shown) - margin, max(shown) + margin)
+
+
+def intervals(panel: Axes, places: list[float], found: list[Interval], **style: Any) -> None:
+    """Points with their intervals, joined by a line."""
+    if found:
+        limits = np.array([[i.value - i.low, i.high - i.value] if i.bounded else [0, 0] for i in found]).T
+        panel.errorbar(places, [i.value for i in found], yerr=limits, elinewidth=0.8, linewidth=1.4, **style)
+
+
+def bound(panel: Axes, values: dict[float, float], name: str, dashes: Any) -> None:
+    """A line without points; nothing where there is no bound."""
+    points = sorted((size, value) for size, value in values.items() if not math.isnan(value))
+    if points:
+        panel.plot(*zip(*points, strict=True), color="#444444", linestyle=dashes, linewidth=1.4, label=name)
+
+
+def panels_of(rows: int, columns: int, size: tuple[float, float], **share: Any) -> tuple[Figure, np.ndarray]:
+    """A figure and its panels [rows, columns], each of `size` inches."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(max(size[0] * columns, 6.4), size[1] * rows + 1.3), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False, **share)
+    for panel in panels.flat:
+        panel.grid(visible=True, color="#E5E5E5", linewidth=0.6)
+        panel.spines[["top", "right"]].set_visible(False)
+    return figure, panels
+
+
+def finish(
+    figure: Figure, panels: np.ndarray, title: str, configurations: Sequence[Configuration], bars: str = INTERVALS
+) -> Figure:
+    """Title, what the figure is of and what its `bars` are, and one legend for all panels."""
+    from matplotlib.lines import Line2D
+
+    found: dict[str, Any] = {}
+    for panel in panels.flat:
+        for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
+            found.setdefault(label, handle)
+    notes = [*_marks(configurations, bars), *dict.fromkeys(label for c in configurations for label in labels_of(c))]
+    estimated = "ESTIMATED times · " if any(is_estimated(c) for c in configurations) else ""
+    figure.suptitle(estimated + title, fontsize=11, x=0.01, horizontalalignment="left")
+    order = sorted(found, key=lambda label: isinstance(found[label], Line2D))  # guides after the policies
+    figure.legend([found[label] for label in order], order, loc="outside right center", fontsize=8, frameon=False)
+    figure.supxlabel("\n".join(notes), fontsize=7, color="#444444")
+    return figure
+
+
+def _marks(configurations: Sequence[Configuration], bars: str) -> list[str]:
+    replications = max(len(c.runs) for c in configurations)
+    means = f"means over {replications} replications{bars}" if replications > 1 else "one replication"
+    oracles = {c.oracle for c in configurations if c.level == "oracle"}
+    bound = "; not a bound, as the schedule is free" if any("not a bound" in name for name in oracles) else ""
+    return [f"oracle: knows the future{bound}"] * bool(oracles) + [means]

@@ -81,6 +81,8 @@ def across_sets(sets: dict[str, list[Configuration]]) -> Figure | None:
     """
     everyone = [c for members in sets.values() for c in members]
     sizes, unit = drawing.sizes_of(everyone)
+    if len(set(sizes.values())) < 2:
+        return None
     figure, panels = drawing.panels_of(1, 2, (4.4, 3.3), sharex="all")
     for (name, members), colour in zip(sets.items(), cycle(palette.COLOURS)):
         columns = [[c for c in members if sizes[c] == size] for size in sorted({sizes[c] for c in members})]
@@ -113,7 +115,7 @@ def against_horizon(configurations: Sequence[Configuration], title: str, scope: 
         for row, measure in enumerate(MEASURES):
             drawing.lines(panels[row, column], shown, here, {c: captured[measure] for c, captured in gaps.items()})
             _gap_frame(panels[row, column], places, shown[0])
-        panels[0, column].set_title(f"cache: {size:g} {unit}", fontsize=10)
+        panels[0, column].set_title(f"cache: {size:.3g} {unit}", fontsize=10)
         panels[1, column].set_xlabel("horizon (layer events)")
     for row, measure in enumerate(MEASURES):
         panels[row, 0].set_ylabel(f"gap captured in {measure} (%)")
@@ -150,7 +152,7 @@ def where_time_goes(configurations: Sequence[Configuration], title: str) -> Figu
         resident = np.mean([c.values("bound_resident_ns") / c.values("steps") for c in here]) / 1e6
         if resident > 0:
             panel.axvline(resident, color="#000000", linestyle=":", linewidth=1.2, label="all experts resident")
-        panel.set_title(f"cache: {size:g} {unit}", fontsize=10)
+        panel.set_title(f"cache: {size:.3g} {unit}", fontsize=10)
         panel.set_xlabel("ms per step")
     panels[0, 0].set_yticks(range(len(names)), names)
     panels[0, 0].set_ylim(len(names) - 0.4, -0.6)
@@ -190,7 +192,7 @@ def _beside_each_other(
 def _label_sizes(panels: np.ndarray, sizes: dict[Configuration, float], unit: str) -> None:
     places = sorted(set(sizes.values()))
     for panel in panels.flat:
-        panel.set_xticks(places, [f"{size:g}" for size in places])
+        panel.set_xticks(places, [f"{size:.3g}" for size in places])
     for panel in panels[-1] if panels.shape[1] > 1 else panels.flat:
         panel.set_xlabel(f"cache size ({unit})")
     panels[0, 0].set_ylabel("misses per output token\n(expert keys)")

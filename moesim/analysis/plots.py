@@ -54,7 +54,7 @@ def _figures(configurations: Sequence[Configuration]) -> Iterator[tuple[str, Fig
     names = {key: _names(key, list(found)) for key in found}
     if len(found) > 1:
         by_title = {" · ".join(distinctions(key, list(found))): members for key, members in found.items()}
-        yield "cases", figures.across_sets(by_title), "no cache sizes"
+        yield "cases", figures.across_sets(by_title), "the cache has one size only"
     for key, members in found.items():
         name, title = names[key]
         yield f"{name}-slots", figures.against_slots(members, title), "the cache has one size only"

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 MISSES, TIME = MEASURES["misses"], MEASURES["time"]
 SCALES = {MISSES: 1.0, TIME: 1e-6}
+DEEP = -300  # percent of the gap
 SCOPES = {"layer": "one cache per layer", "global": "one cache for all layers"}
 BOUNDS = {
     "bound_transfer_ns_per_output_token": ("transfer bound (MIN)", (0, (4, 1, 1, 1))),
@@ -119,7 +120,10 @@ def against_horizon(configurations: Sequence[Configuration], title: str, scope: 
         panels[1, column].set_xlabel("horizon (layer events)")
     for row, measure in enumerate(MEASURES):
         panels[row, 0].set_ylabel(f"gap captured in {measure} (%)")
-        drawing.cut(panels[row, 0], [0, 100, *(captured[measure].value for captured in gaps.values())])
+        values = [0, 100, *(captured[measure].value for captured in gaps.values())]
+        drawing.cut(panels[row, 0], values)
+        if min(values) < DEEP:
+            _bend(panels[row], min(values))
     below = "gap captured against horizon: 0 % best history policy, 100 % oracle"
     return drawing.finish(figure, panels, f"{title} · {SCOPES.get(scope, scope)}\n{below}", configurations)
 
@@ -212,6 +216,17 @@ def _horizon_places(configurations: Iterable[Configuration]) -> dict[float, floa
     found = sorted({c.horizon for c in configurations})
     finite = [h for h in found if 0 < h < math.inf] or [1.0]
     return {h: finite[0] / 2.5 if h == 0 else finite[-1] * 2.5 if h == math.inf else h for h in found}
+
+
+def _bend(panels: Iterable[Axes], least: float) -> None:
+    """Make an axis of percents logarithmic below -100, so that what is far below leaves room for what is near."""
+    for panel in panels:
+        panel.set_yscale("symlog", linthresh=100, linscale=2)
+        panel.set_ylim(least * 1.5, 125)
+        ticks = [tick for tick in (-10000, -3000, -1000, -300, -100, -50, 0, 50, 100) if tick >= least * 1.5]
+        panel.set_yticks(ticks, [f"{tick}" for tick in ticks], minor=False)
+        panel.set_yticks([], minor=True)
+        panel.axhline(-100, color="#444444", linewidth=0.6, linestyle=(0, (1, 3)), label="logarithmic below -100 %")
 
 
 def _at_horizons(

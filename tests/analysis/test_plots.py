@@ -147,3 +147,14 @@ def test_one_scope_stands_in_one_row_and_its_differences_are_paired(configuratio
     assert all(panel.get_xlabel() for panel in figure.axes)
     (lru,) = [bars.lines[0] for bars in figure.axes[2].containers if bars.get_label() == "lru"]
     assert lru.get_ydata() == pytest.approx([0, 0])  # LRU is the baseline
+
+
+@pytest.mark.parametrize(("factor", "scale"), [(1.0, "linear"), (4.0, "symlog")])
+def test_what_is_far_below_leaves_room_for_what_is_near(summary: pd.DataFrame, factor: float, scale: str) -> None:
+    """Global caches that miss so much that their gap is below -300 % bend the axis."""
+    deep = summary["ns_per_output_token"].where(summary["scope"] == "layer", summary["ns_per_output_token"] * factor)
+    figure = figures.against_horizon(read(summary.assign(ns_per_output_token=deep)), "", "global")
+    assert {panel.get_yscale() for panel in figure.axes[2:]} == {scale}
+    low, high = figure.axes[2].get_ylim()
+    drawn = [value for bars in figure.axes[2].containers for value in bars.lines[0].get_ydata()]
+    assert low < min(drawn) and high > 100

@@ -10,6 +10,7 @@ from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -70,9 +71,9 @@ class Partial:
     def get(self, key: str) -> RunResult | None:
         """The result of an earlier run, or None."""
         try:
-            with np.load(self.folder / f"{key}.npz", allow_pickle=False) as data:
+            with open(self.folder / f"{key}.npz", "rb") as file, np.load(file, allow_pickle=False) as data:
                 return _from_arrays({name: data[name] for name in data.files})
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError, BadZipFile):  # absent, cut short, or of another version
             return None
 
     def put(self, key: str, result: RunResult) -> None:

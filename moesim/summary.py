@@ -60,11 +60,11 @@ def _axes(run: Run, known: Mapping[str, Any]) -> Row:
 
 
 def _is_resolved(axis: str, label: str, values: Any) -> bool:
-    """Whether the label is the text of a policy, or of its parameter, which the row spells out anyway."""
+    """Whether the label is the text of a policy, of its parameter or of the schedule, which the row has anyway."""
     path = tuple(axis.split("."))
     for key in path:
         values = values.get(key) if isinstance(values, dict) else None
-    return (path in POLICIES or path[:-1] in POLICIES) and label == text(from_plain(values))
+    return (path in POLICIES or path[:-1] in POLICIES or axis == "schedule") and label == text(from_plain(values))
 
 
 def _identity(run: Run) -> Row:
@@ -140,13 +140,24 @@ def read_csv(text: str) -> pd.DataFrame:
     """`summary.csv` as a frame. Labels, names and axes are text ("" where empty); numbers are NaN where empty."""
     import pandas as pd
 
-    columns = next(csv.reader(io.StringIO(text)))
-    words = text_columns(columns)
-    blank = {column: [""] for column in columns if column not in words}
-    kinds = dict.fromkeys(words, str)
-    return pd.read_csv(
-        io.StringIO(text), dtype=kinds, keep_default_na=False, na_values=blank, float_precision="round_trip"
-    )
+    columns, *rows = csv.reader(io.StringIO(text))
+    words = set(text_columns(columns))
+    cells = dict(zip(columns, zip(*rows, strict=True), strict=True))
+    return pd.DataFrame({c: list(values) if c in words else _numbers(values) for c, values in cells.items()})
+
+
+def _numbers(values: Sequence[str]) -> list[Any]:
+    """The values of a column as they were written, exactly (pandas rounds, in some versions)."""
+    for kind in (int, _float, {"True": True, "False": False}.__getitem__):
+        try:
+            return [kind(value) for value in values]
+        except (ValueError, KeyError):
+            continue
+    return list(values)
+
+
+def _float(value: str) -> float:
+    return float(value) if value else math.nan
 
 
 def text_columns(columns: Sequence[str]) -> list[str]:

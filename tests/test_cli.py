@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+import moesim
+from moesim import policy
+from moesim.cli import app
+from moesim.trace.routing import write_routing
+from moesim.trace.synthetic import synthetic
+from tests.tiny import write
+
+HEAVY = {"numpy", "pandas", "matplotlib", "pyarrow", "torch", "simpy", "pydantic", "yaml", "scipy"}
+
+
+def call(*words: object) -> Result:
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+def imported_by(code: str) -> set[str]:
+    shown = subprocess.run(
+        [sys.executable, "-c", f"import sys\n{code}\nprint(*sys.modules)"], capture_output=True, text=True, check=True
+    )
+    return {name.split(".")[0] for name in shown.stdout.split()}
+
+
+def test_public_names() -> None:
+    assert set(moesim.__all__) == {"InputError", "Results", "__version__", "load", "run"}
+    assert all(hasattr(moesim, name) for name in moesim.__all__)
+    assert dir(moesim) == sorted(moesim.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'simulator'"):
+        _ = moesim.simulator  # type: ignore[attr-defined]
+
+
+def test_nothing_heavy_is_imported_before_it_is_needed() -> None:
+    assert not HEAVY & imported_by("import moesim")
+    assert not HEAVY & imported_by("import moesim.cli")
+    assert {"numpy", "pydantic"} <= imported_by("import moesim\nmoesim.run")
+
+
+def test_run_prints_a_table_and_writes_a_folder(tmp_path: Path) -> None:
+    done = call("run", write(tmp_path, cache=["lru", "fifo"]), "--out", tmp_path / "out", "--jobs", 1)
+    assert done.exit_code == 0, done.output
+    assert "lru" in done.stdout and "fifo" in done.stdout and "ESTIMATED" in done.stdout
+    names = {path.suffix for path in (tmp_path / "out").rglob("*")}
+    assert {".csv", ".parquet", ".yaml", ".json", ".svg"} <= names
+
+
+def test_json_is_one_document_and_nothing_else(tmp_path: Path) -> None:
+    path = write(tmp_path)
+    done = call("run", path, "--out", tmp_path / "out", "--json", "--set", "memory.slots=[3, 4]", "--seed", 5)
+    assert (done.exit_code, done.stderr) == (0, "")
+    (experiment,) = json.loads(done.stdout)["experiments"]
+    assert [run["slots"] for run in experiment["runs"]] == [3, 4]
+    assert moesim.load(tmp_path / "out").configs[0].seed == 5
+    assert not list((tmp_path / "out").glob("*.svg"))
+
+
+def test_quiet_says_nothing(tmp_path: Path) -> None:
+    done = call("run", write(tmp_path), "--out", tmp_path / "out", "--quiet", "--save", "steps,transfers", "--check")
+    assert (done.exit_code, done.output) == (0, "")
+    assert (tmp_path / "out" / "summary.csv").is_file()
+
+
+def test_dry_run_lists_the_runs_and_writes_nothing(tmp_path: Path) -> None:
+    path = write(tmp_path, cache=["lru", "fifo"], replications=3)
+    done = call("run", path, "--dry-run", "--out", tmp_path / "out")
+    assert done.exit_code == 0
+    assert done.stdout.splitlines() == [
+        f"tiny: 2 points, 6 runs -> {tmp_path / 'out'}",
+        "  cache: lru",
+        "  cache: fifo",
+    ]
+    planned = json.loads(call("run", path, "--dry-run", "--json").stdout)["experiments"][0]
+    assert (planned["runs"], planned["points"][1]["experiment"]["cache"]) == (6, "fifo")
+    assert [file.name for file in tmp_path.iterdir()] == ["tiny.yaml"]
+
+
+def test_mistakes_of_all_files_and_options_are_one_message_and_exit_code_2(tmp_path: Path) -> None:
+    paths = [write(tmp_path, "a.yaml", steps=0), tmp_path / "gone.yaml", write(tmp_path, "b.yaml", cache="lrv")]
+    done = call("run", *paths, "--set", "memory", "--save", "step", "--seed", -1, "--out", tmp_path / "out")
+    assert (done.exit_code, done.stdout) == (2, "")
+    head, *lines = done.stderr.splitlines()
+    assert head == "moesim: 6 mistakes in the input; nothing was written"
+    assert [line.split(": ")[0].strip() for line in lines] == [
+        "--save",
+        "--set memory",
+        f"{tmp_path}/a.yaml:16",
+        "--seed",
+        f"{tmp_path}/gone.yaml",
+        f"{tmp_path}/b.yaml:18",
+    ]
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_cost_out_of_range_is_bad_input(tmp_path: Path) -> None:
+    costs = json.loads(Path("traces/kernels/a100-pcie4-smollm2-135m-readme.json").read_text())
+    costs["components"]["step_rest"] = {"axes": {"tokens": [1, 2]}, "ns": [10, 20]}
+    (tmp_path / "narrow.json").write_text(json.dumps(costs))
+    path = write(tmp_path, costs="narrow.json", replications=4)
+    for jobs in (1, 2):
+        done = call("run", path, "--out", tmp_path / "out", "--jobs", jobs)
+        assert done.exit_code == 2
+        assert "step_rest is tabulated for tokens 1 to 2, and 3 was asked for" in done.stderr
+        assert not (tmp_path / "out").exists()
+    assert call("run", path, "--out", tmp_path / "out", "--quiet", "--set", "allow_extrapolation=true").exit_code == 0
+
+
+def test_trace_info(tmp_path: Path) -> None:
+    trace = synthetic("sticky", layers=3, experts=4, key_bytes=100, sequences=3, prompt_tokens=4, output_tokens=4)
+    write_routing(tmp_path / "t.parquet", trace)
+    assert "synthetic sticky" in call("trace", "info", tmp_path / "t.parquet").stdout
+    (described,) = json.loads(call("trace", "info", tmp_path / "t.parquet", "--json").stdout)["traces"]
+    assert (described["tokens"], described["experts"]) == (24, 4)
+    missing = call("trace", "info", tmp_path / "gone", tmp_path / "t.parquet", tmp_path / "lost")
+    assert (missing.exit_code, missing.stdout, len(missing.stderr.splitlines())) == (2, "", 3)
+
+
+def test_policies_are_listed_with_their_level() -> None:
+    rows = json.loads(call("policies", "--json").stdout)["policies"]
+    named = {(row["kind"], row["name"]): row for row in rows}
+    assert named["cache", "lru"]["level"] == "history"
+    assert {name for kind, name in named if kind == "cache"} == set(policy.names("cache"))
+    assert all(row["about"] for row in rows)
+    assert len(call("policies").stdout.splitlines()) == len(rows)
+
+
+def test_schema_knows_every_key() -> None:
+    schema = json.loads(call("schema").stdout)
+    assert {"name", "memory", "traffic", "cases"} <= set(schema["properties"])
+    slots = schema["$defs"]["Memory"]["properties"]["slots"]["anyOf"]
+    assert [form.get("type") for form in slots[1:]] == ["array", "object"]
+    assert "name" not in schema["properties"]["cases"]["additionalProperties"]["properties"]
+
+
+def test_version_and_help() -> None:
+    assert call("--version").stdout == f"moesim {moesim.__version__}\n"
+    assert call("--help").exit_code == 0
+    assert call("run", "--help").exit_code == 0
+    assert call("nonsense").exit_code == 2

@@ -1,0 +1,254 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from moesim.document import from_settings
+from moesim.errors import InputError
+from moesim.experiment import UNITS, Experiment, Memory, PolicySpec, RunConfig, Traffic, parse_bytes
+from moesim.plan import read_plan
+from moesim.trace.routing import read_routing, write_routing
+from moesim.trace.synthetic import synthetic
+from tests.tiny import tiny, write
+
+
+def mistakes(source: Any, *settings: str) -> list[str]:
+    with pytest.raises(InputError) as error:
+        read_plan(source, from_settings(settings, []))
+    return [str(problem) for problem in error.value.problems]
+
+
+# ---- values
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("12GB", 12 * 10**9), ("16MiB", 16 * 2**20), ("1.5 kB", 1500), ("7", 7), ("2 TiB", 2**41), ("0.5KiB", 512)],
+)
+def test_sizes_have_units(text: str, size: int) -> None:
+    assert Memory(bytes=text).bytes == size
+
+
+@given(st.integers(1, 2**20), st.sampled_from(sorted(UNITS)))
+def test_a_whole_number_of_units_is_exact(count: int, unit: str) -> None:
+    assert parse_bytes(f"{count}{unit}") == count * UNITS[unit]
+
+
+@pytest.mark.parametrize("size", ["12 gb", "GB", "-3GB", "1e9", "3..2GB", True, 1.5, 0, "0B", 2**60])
+def test_what_is_no_size_is_refused(size: Any) -> None:
+    with pytest.raises(ValidationError):
+        Memory(bytes=size)
+
+
+def test_policies_are_a_name_or_a_name_with_parameters() -> None:
+    config = Experiment.model_validate(tiny(cache={"name": "lookahead", "horizon": None, "level": "queue"}))
+    assert config.cache == PolicySpec(name="lookahead", params={"horizon": None, "level": "queue"})
+    assert config.prefetch == PolicySpec(name="none")
+    assert config.model_dump()["cache"] == {"name": "lookahead", "horizon": None, "level": "queue"}
+    assert config.model_dump()["prefetch"] == "none"
+
+
+def test_a_point_comes_back_from_what_it_writes() -> None:
+    mix = {"from": {"synthetic": 1}, "to": {"synthetic": 2.5}}
+    config = RunConfig.model_validate(tiny(traffic={"kind": "poisson", "rate": 3, "mix": mix}) | {"labels": {"a": "b"}})
+    again = yaml.safe_load(yaml.safe_dump(config.experiment()))
+    assert RunConfig.model_validate(again | {"labels": {"a": "b"}}) == config
+
+
+def test_a_point_is_frozen() -> None:
+    config = Experiment.model_validate(tiny())
+    with pytest.raises(ValidationError):
+        config.memory.slots = 5  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"kind": "closed"}, "kind closed needs concurrency"),
+        ({"kind": "poisson"}, "kind poisson needs rate"),
+        ({"kind": "all", "rate": 1.0}, "rate belongs to kind poisson"),
+        ({"kind": "all", "prompt_min": 5, "prompt_max": 4}, "prompt_min (5) must not exceed prompt_max (4)"),
+        ({"kind": "all", "mix": {"a": 0}}, "a weight above 0"),
+        ({"kind": "all", "mix": {"from": {"a": 1}, "to": {"a": 0}}}, "a weight above 0"),
+    ],
+)
+def test_rules_between_values_hold_in_python_as_well(wrong: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValidationError, match=re.escape(said)):
+        Traffic.model_validate(wrong)
+
+
+# ---- the file
+
+BAD = """\
+name: a b
+trace: gone.parquet
+modell: llama
+model: lama-2-7b-readme
+costs: cheap
+link: pci3
+memory: {slots: -1, bytes: 12QB}
+traffic:
+  kind: closed
+  concurency: 8
+  rate: 0
+  mix: {a: -1}
+cache: [lruu, {name: lookahead, horizon: -1}]
+prefetch: 3
+steps: 10
+warmup_steps: 20
+replications: 0
+machine: {copies_in_flight: 0, chunk_bytes: 0, router: crit}
+scheduler: {max_tokens: many, batch: {name: fifo}}
+allow_extrapolation: 1
+seed: -1
+cases:
+  a:
+  b: {memory: {share: 1.5}, traffic: {concurrency: 0}}
+  c: {machine: none, steps: 0}
+"""
+
+
+def test_every_mistake_of_a_file_is_found_at_once_with_its_place(tmp_path: Path) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text(BAD)
+    found = [problem.removeprefix(f"{path}:") for problem in mistakes(path)]
+    expected = [
+        "1: name: 'a b' does not fit",
+        f"2: trace: {tmp_path}/gone.parquet: there is no such file",
+        "3: modell: unknown key 'modell'; did you mean 'model'?",
+        "4: model: unknown model shape 'lama-2-7b-readme'; did you mean 'llama-2-7b-readme'?",
+        "5: costs: unknown table in traces/kernels 'cheap'",
+        "6: link: unknown table in traces/links 'pci3'; did you mean 'pcie3'?",
+        "7: memory.slots: -1 must be at least 1",
+        "7: memory.bytes: '12QB' is no size",
+        "7: memory: needs exactly one of slots, bytes and share; it has slots and bytes",
+        "8: traffic: kind closed needs concurrency",
+        "8: traffic: rate belongs to kind poisson, and the kind is closed",
+        "10: traffic.concurency: unknown key 'concurency'; did you mean 'concurrency'?",
+        "11: traffic.rate: 0 must be more than 0",
+        "12: traffic.mix.a: -1 must be at least 0",
+        "13: cache: unknown cache policy 'lruu'; did you mean 'lru'?",
+        "13: cache: cache policy 'lookahead': horizon -1 must be null or a whole number",
+        "14: prefetch: 3 must be the name of a policy",
+        "16: warmup_steps: warmup_steps (20) must be fewer than steps (10)",
+        "17: replications: 0 must be at least 1",
+        "18: machine.copies_in_flight: 0 must be at least 1",
+        "18: machine.chunk_bytes: 0 must be at least 1",
+        "18: machine.router: unknown value 'crit'; did you mean 'critical'? There is: critical, side",
+        "19: scheduler.max_tokens: 'many' must be a whole number",
+        "19: scheduler.batch: unknown batch policy 'fifo'",
+        "20: allow_extrapolation: 1 must be true or false",
+        "21: seed: -1 must be at least 0",
+        "24: cases.b.memory.share: 1.5 must be at most 1",
+        "24: cases.b.traffic.concurrency: 0 must be at least 1",
+        "25: cases.c.machine: 'none' must be a mapping of expert_start, chunk_bytes, copies_in_flight, router",
+        "25: cases.c.steps: 0 must be at least 1",
+    ]
+    missing = [text for text in expected if not any(problem.startswith(text) for problem in found)]
+    surplus = [problem for problem in found if not any(problem.startswith(text) for text in expected)]
+    assert (missing, surplus) == ([], [])
+    assert len(found) == len(expected), "each is said once, however many points have it"
+    assert [int(problem.split(":")[0]) for problem in found] == sorted(int(text.split(":")[0]) for text in expected)
+
+
+def test_what_is_missing_is_named_with_what_it_is(tmp_path: Path) -> None:
+    path = write(tmp_path, trace=None, memory=None, traffic={"requests": 3})
+    assert mistakes(path) == [
+        f"{path}:1: trace: is missing; it is: routing trace, a path relative to this file; or "
+        "{synthetic: iid|sticky|zipf, ...}",
+        f"{path}:1: memory: is missing; it is the GPU memory of the expert cache",
+        f"{path}:5: traffic.kind: is missing; it is: closed: `concurrency` users, each sends its next request when the "
+        "last is answered; all: every request is there at time 0; poisson: `rate` requests per second",
+    ]
+
+
+def test_a_mistake_in_a_setting_is_placed_there(tmp_path: Path) -> None:
+    path = write(tmp_path)
+    assert mistakes(path, "memory.slots=[3, -1]", "memory.scop=layer", "cache.decay=1") == [
+        "--set memory.scop: unknown key 'scop'; did you mean 'scope'? There is: bytes, scope, share, slots",
+        "--set cache.name: is missing; it is the name of the policy",
+        "--set memory.slots: -1 must be at least 1",
+    ]
+
+
+def test_a_lone_setting_reaches_the_default_policy(tmp_path: Path) -> None:
+    plan = read_plan(write(tmp_path, cache="lookahead"), from_settings(["cache.level=[step, oracle]"], []))
+    assert [config.cache.params for config in plan.configs] == [{"level": "step"}, {"level": "oracle"}]
+
+
+@pytest.mark.parametrize(
+    ("changes", "place", "said"),
+    [
+        ({"memory": {"slots": 8}}, "memory.slots", "8 is more than the 7 experts of a layer"),
+        ({"memory": {"bytes": 1000}}, "memory", "one key of smollm2-135m-readme takes"),
+        (
+            {"traffic": {"kind": "all", "mix": {"synthetik": 1, "synthetic": 1}}},
+            "traffic.mix",
+            "unknown domain 'synthetik'",
+        ),
+        ({"traffic": {"kind": "all", "prompt_min": 7}}, "traffic", "prompts in the trace: 6 to 6 tokens"),
+        ({"costs": "a100-pcie4-llama-2-7b-readme"}, "costs", "is for the shape 'llama-2-7b-readme'"),
+        ({"trace": {"synthetic": "iid", "alpha": 1}}, "trace", "alpha belongs to the rule zipf"),
+        ({"trace": {"synthetic": "idd"}}, "trace.synthetic", "unknown value 'idd'; did you mean 'iid'?"),
+        ({"trace": {"synthetic": "iid", "sequences": 10**6}}, "trace", "are more than 10,000,000 tokens"),
+        ({"trace": "nowhere"}, "trace", "unknown shipped trace 'nowhere'"),
+        ({"trace": {"synthetic": "iid", "router": "layerwise"}, "prefetch": "step-ahead"}, "prefetch", "layer-wise"),
+    ],
+)
+def test_what_does_not_fit_together_is_told(tmp_path: Path, changes: dict[str, Any], place: str, said: str) -> None:
+    (problem,) = mistakes(write(tmp_path, **changes))
+    assert f": {place}: " in problem
+    assert said in problem
+
+
+def test_traces_that_are_none_are_told(tmp_path: Path) -> None:
+    trace = synthetic("iid", layers=30, experts=7, key_bytes=100, sequences=3, prompt_tokens=4, output_tokens=4)
+    write_routing(tmp_path / "good.parquet", trace)
+    data = (tmp_path / "good.parquet").read_bytes()
+    (tmp_path / "cut.parquet").write_bytes(data[: len(data) // 2])
+    (tmp_path / "foreign.parquet").write_text("a,b\n1,2\n")
+    other = synthetic("iid", layers=30, experts=5, key_bytes=100, sequences=3, prompt_tokens=4, output_tokens=4)
+    write_routing(tmp_path / "other.parquet", other)
+    path = write(tmp_path, trace=["good.parquet", "cut.parquet", "foreign.parquet", "other.parquet", "gone.parquet"])
+    said = ["is truncated", "is not a Parquet file", "has 5 experts", "there is no such file"]
+    found = mistakes(path)
+    assert len(found) == len(said)
+    assert all(any(text in problem for problem in found) for text in said)
+    assert read_routing(tmp_path / "good.parquet").tokens == 24
+
+
+def test_paths_are_relative_to_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trace = synthetic("iid", layers=30, experts=7, key_bytes=100, sequences=3, prompt_tokens=4, output_tokens=4)
+    (tmp_path / "deep" / "er").mkdir(parents=True)
+    write_routing(tmp_path / "t.parquet", trace)
+    source = Path("policies/cache/lru.py").read_text().replace('"lru"', '"mine"')
+    (tmp_path / "mine.py").write_text(source)
+    path = write(tmp_path / "deep", trace="../t.parquet", cache="../mine.py")
+    monkeypatch.chdir(tmp_path / "deep" / "er")
+    plan = read_plan(path)
+    assert plan.configs[0].trace == "../t.parquet"
+    assert plan.configs[0].cache.name == "../mine.py"
+
+
+def test_a_mapping_is_as_good_as_a_file() -> None:
+    plan = read_plan(tiny(memory={"slots": [3, 4]}, replications=2))
+    assert [(run.index, run.config.memory.slots, run.replication) for run in plan.runs()] == [
+        (0, 3, 0),
+        (1, 3, 1),
+        (2, 4, 0),
+        (3, 4, 1),
+    ]
+    assert mistakes(tiny(steps=0)) == ["steps: 0 must be at least 1"]
+
+
+def test_every_shipped_experiment_is_without_a_mistake() -> None:
+    files = sorted(Path("experiments").rglob("*.yaml"))
+    for file in files:
+        assert read_plan(file).runs(), file

@@ -18,7 +18,7 @@ def shipped(*parts: str) -> Path:
 
 @contextmanager
 def write_aside(path: Path | str) -> Iterator[Path]:
-    """Give a temporary path beside `path`; rename it over `path` when the block ends, remove it when the block fails."""
+    """Give a temporary path; it replaces `path` when the block ends and is removed when the block fails."""
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     aside = target.with_name(f".{target.name}.{os.getpid()}.part")

@@ -170,7 +170,8 @@ def simulate(run: Run, check: bool, partial: Partial | None, count: Callable[[in
         result = simulate(config, inputs.load(run.sources), run.replication, check=check, progress=progress)
     except InputError as error:
         return Outcome(run.index, None, error.problems)
-    count(0, max(0, run.config.steps - told))
+    done = len(next(iter(result.steps.values()), ()))
+    count(max(0, done - told), max(0, run.config.steps - told))
     if partial is not None:
         partial.put(run_key(run), result)
     return Outcome(run.index, result)

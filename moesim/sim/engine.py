@@ -128,7 +128,11 @@ class Engine:
         self.accesses: dict[tuple[LayerWork, tuple[int, ...]], int] = {}
         """layer events of the present step by work and states of its keys: what `counted` adds up"""
         self._keys_of: dict[tuple[int, ...], list[Keys]] = {}
+        self._same: list[Keys] | None = None
+        """keys of every layer of the present step, where they have the same experts"""
         self._patterns: dict[tuple[tuple[int, ...], tuple[int, ...], int], Pattern] = {}
+        self._near_views = [view for view in views if isinstance(view, LayerView)]
+        self._used = [cache.policies[cache.pool_of[layer * experts]].used for layer in range(layers)]
         self._repeats = prefetcher is None and expert_start != "index" and len(set(cache.sizes)) == 1 and not direct
         if prefetcher is not None and isinstance(prefetcher.view, StepView):
             uses = prefetcher.view.next_uses
@@ -148,10 +152,11 @@ class Engine:
         for view in self.views:
             view.step, view.layer = step, -1
         self._work = work
+        self._same = self._keys(work.layers[0].experts) if len(work.layers) == 1 else None
         for foresight, later in zip(self.foresights, laters, strict=True):
             foresight.begin(step, work, later)
         for layer in range(self.layers):
-            self._layer(layer, work.layer(layer), costs)
+            self._layer(layer, work.layers[0] if self._same else work.layers[layer], costs)
         end = self._finish(costs)
         self._count_accesses()
         if sum(parts) != end - start:
@@ -162,7 +167,7 @@ class Engine:
 
     def needed(self, layer: int) -> tuple[int, ...]:
         """Keys of a layer of the present step, ranked (what a view of level `step` shows)."""
-        return self._keys(layer, self._work.layer(layer).experts)[0]
+        return self._keys(self._work.layer(layer).experts)[layer][0]
 
     def _finish(self, costs: StepCosts) -> int:
         self._kernel(REST, costs.sample)
@@ -215,11 +220,11 @@ class Engine:
         now = max(self.stream, self.host)
         if self.running is not None or self.link.active:
             self._advance(now)
-        keys, states_of, as_set = self._keys(layer, work.experts)
+        keys, states_of, as_set = (self._same or self._keys(work.experts))[layer]
         for view in self.views:
             view.layer = layer
-            if isinstance(view, LayerView):
-                view.current = keys
+        for near in self._near_views:
+            near.current = keys
         for foresight in self.foresights:
             foresight.enter(layer)
         if not keys:
@@ -227,7 +232,7 @@ class Engine:
         self.unique_keys += len(keys)
         states = states_of(self.cache.state)
         self.accesses[work, states] = self.accesses.get((work, states), 0) + 1
-        self.cache.policies[self.cache.pool_of[keys[0]]].used(keys)
+        self._used[layer](keys)
         if min(states) >= FRESH and self.expert_start != "index":
             if self.prefetcher is not None:
                 self._absent(keys, states)
@@ -237,7 +242,8 @@ class Engine:
         else:
             self._load_and_run(keys, work, self._absent(keys, states), max(now, self.host))
 
-    def _keys(self, layer: int, experts: tuple[int, ...]) -> Keys:
+    def _keys(self, experts: tuple[int, ...]) -> list[Keys]:
+        """Of every layer; remembered, as the same few experts come again and again."""
         known = self._keys_of.get(experts)
         if known is None:
             if len(self._keys_of) > 20_000:
@@ -247,7 +253,7 @@ class Engine:
                 keys = tuple(base + e for e in experts)
                 known.append((keys, _states_of(keys), frozenset(keys)))
             self._keys_of[experts] = known
-        return known[layer]
+        return known
 
     def _absent(self, keys: tuple[int, ...], states: tuple[int, ...]) -> dict[int, int]:
         """Access classes of the keys that are not there; prefetched ones have been used from now on."""

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Sequence
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 
 from moesim.policy import CachePolicy, Pool, View, register
 
@@ -15,7 +15,8 @@ class LFU(CachePolicy):
         self.stamp: dict[int, int] = {}
         self.clock = 0
         self.resident: set[int] = set()
-        # Entries (uses, stamp, key) go stale when the key is used again; victim() drops stale ones as it meets them.
+        # (uses, stamp, key) of resident keys. An entry goes stale when its key is used again or leaves; victim() drops
+        # stale ones as it meets them.
         self.heap: list[tuple[int, int, int]] = []
 
     def used(self, keys: Sequence[int]) -> None:
@@ -28,6 +29,8 @@ class LFU(CachePolicy):
         if prefetched:
             self.uses.setdefault(key, 0)
             self._touch(key)
+        else:
+            self._enter(key)
 
     def evicted(self, key: int) -> None:
         self.resident.remove(key)
@@ -35,13 +38,12 @@ class LFU(CachePolicy):
     def victim(self, barred: Container[int]) -> int | None:
         heap, passed, found = self.heap, [], None
         while heap and found is None:
-            entry = heap[0]
-            key = entry[2]
-            if entry[1] == self.stamp[key]:
-                if key in self.resident and key not in barred:
+            _, stamp, key = heap[0]
+            if key in self.resident and stamp == self.stamp[key]:
+                if key not in barred:
                     found = key
                     break
-                passed.append(entry)
+                passed.append(heap[0])
             heappop(heap)
         for entry in passed:
             heappush(heap, entry)
@@ -50,4 +52,11 @@ class LFU(CachePolicy):
     def _touch(self, key: int) -> None:
         self.clock += 1
         self.stamp[key] = self.clock
-        heappush(self.heap, (self.uses[key], self.clock, key))
+        if key in self.resident:
+            self._enter(key)
+
+    def _enter(self, key: int) -> None:
+        if len(self.heap) > 4 * len(self.resident) + 64:
+            self.heap = [e for e in self.heap if e[2] in self.resident and e[1] == self.stamp[e[2]]]
+            heapify(self.heap)
+        heappush(self.heap, (self.uses[key], self.stamp[key], key))

@@ -204,8 +204,8 @@ def _labels(config: Experiment, inputs: Inputs, levels: set[str]) -> dict[str, s
     meta, shape = inputs.trace.meta, inputs.shape
     oracle = "" if "oracle" not in levels else "oracle" if config.schedule == "frozen" else "oracle, not a bound"
     return {
-        "costs": inputs.costs.label,
-        "link": inputs.link.label,
+        "costs": f"{inputs.costs.label} (table {inputs.costs.name}, {inputs.costs.device})",
+        "link": f"{inputs.link.label} (table {inputs.link.name}, {inputs.link.device})",
         "routing": f"routing: {meta.model} ({meta.label}), shape: {shape.name}",
         "kv": "KV memory: no limit",
         "oracle": oracle,

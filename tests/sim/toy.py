@@ -27,6 +27,8 @@ class ToyCosts:
     gate_ns: int = 5
     router_ns: int = 0
     sample: int = 0
+    name: str = "toy"
+    device: str = "none"
     label: str = "ESTIMATED"
     digest: str = "toy"
 
@@ -57,6 +59,8 @@ class ToyLink:
     """`fixed` ns a copy and one ns a byte."""
 
     fixed: int = 0
+    name: str = "toy"
+    device: str = "none"
     label: str = "ESTIMATED"
     digest: str = "toy"
 

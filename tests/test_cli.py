@@ -11,6 +11,7 @@ from typer.testing import CliRunner, Result
 import moesim
 from moesim import policy
 from moesim.cli import app
+from moesim.files import shipped
 from moesim.trace.routing import write_routing
 from moesim.trace.synthetic import synthetic
 from tests.tiny import write
@@ -99,7 +100,7 @@ def test_mistakes_of_all_files_and_options_are_one_message_and_exit_code_2(tmp_p
 
 
 def test_a_cost_out_of_range_is_bad_input(tmp_path: Path) -> None:
-    costs = json.loads(Path("traces/kernels/a100-pcie4-smollm2-135m-readme.json").read_text())
+    costs = json.loads(shipped("traces", "kernels", "a100-pcie4-smollm2-135m-readme.json").read_text())
     costs["components"]["step_rest"] = {"axes": {"tokens": [1, 2]}, "ns": [10, 20]}
     (tmp_path / "narrow.json").write_text(json.dumps(costs))
     path = write(tmp_path, costs="narrow.json", replications=4)

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from moesim.document import from_settings
 from moesim.errors import InputError
 from moesim.experiment import UNITS, Experiment, Memory, PolicySpec, RunConfig, Traffic, parse_bytes
+from moesim.files import shipped
 from moesim.plan import read_plan
 from moesim.trace.routing import read_routing, write_routing
 from moesim.trace.synthetic import synthetic
@@ -228,7 +229,7 @@ def test_paths_are_relative_to_the_file(tmp_path: Path, monkeypatch: pytest.Monk
     trace = synthetic("iid", layers=30, experts=7, key_bytes=100, sequences=3, prompt_tokens=4, output_tokens=4)
     (tmp_path / "deep" / "er").mkdir(parents=True)
     write_routing(tmp_path / "t.parquet", trace)
-    source = Path("policies/cache/lru.py").read_text().replace('"lru"', '"mine"')
+    source = shipped("policies", "cache", "lru.py").read_text().replace('"lru"', '"mine"')
     (tmp_path / "mine.py").write_text(source)
     path = write(tmp_path / "deep", trace="../t.parquet", cache="../mine.py")
     monkeypatch.chdir(tmp_path / "deep" / "er")
@@ -249,6 +250,7 @@ def test_a_mapping_is_as_good_as_a_file() -> None:
 
 
 def test_every_shipped_experiment_is_without_a_mistake() -> None:
-    files = sorted(Path("experiments").rglob("*.yaml"))
+    files = sorted(shipped("experiments").rglob("*.yaml"))
+    assert files
     for file in files:
         assert read_plan(file).runs(), file

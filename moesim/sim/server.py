@@ -111,7 +111,7 @@ class FreeServer(Server):
         self.came_into_view: list[int] = []
         self.waiting: simpy.Event | None = None
         self.arrived = self.left = 0
-        self.oracle = FreeOracle(self) if ("oracle", "farthest") in setup.foresights else None
+        self.oracle = FreeOracle(self) if any(level == "oracle" for level, _ in setup.foresights) else None
 
     @property
     def now(self) -> int:

@@ -26,7 +26,7 @@ class Random(CachePolicy):
 
     def victim(self, barred: Container[int]) -> int | None:
         # A draw that is barred is drawn again; few are barred, so the list is seldom built.
-        for _ in range(8):
+        for _ in range(8 if self.resident else 0):
             key = self.resident[int(self.rng.random() * len(self.resident))]
             if key not in barred:
                 return key

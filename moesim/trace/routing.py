@@ -129,7 +129,7 @@ def _table(trace: RoutingTrace) -> pa.Table:
         columns[f"predicted_{distance}"] = _lists(chosen, np.int16)
         if distance in trace.predicted_weights:
             columns[f"predicted_{distance}_weights"] = _lists(trace.predicted_weights[distance], np.float16)
-    document = json.dumps(trace.meta.model_dump(mode="json"), ensure_ascii=False, sort_keys=True)
+    document = json.dumps(trace.meta.model_dump(mode="json"), ensure_ascii=False)
     return pa.table(columns).replace_schema_metadata({KEY: document.encode()})
 
 

@@ -1,0 +1,168 @@
+"""Steps of the batch policies by hand, and what every one of them must do."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from moesim.policy import BatchPolicy, Limits, Queued, find
+from moesim.policy.batch import fill
+from tests.policies.drive import Variant, label, variants
+from tests.policies.queues import decode, form, prompt, queues
+
+VARIANTS = variants("batch")
+
+
+# ---- decode first, prefill first
+
+
+def test_decode_first_takes_every_decode_token_then_prompts_in_queue_order() -> None:
+    queue = [prompt(0, 1, 1), decode(1, 2), prompt(2, 3, 3, 3), decode(3, 0)]
+    assert form("decode-first", queue, 16, 8) == [(1, 1), (3, 1), (0, 2), (2, 3)]
+
+
+def test_prefill_first_takes_prompts_alone_as_long_as_there_are_any() -> None:
+    queue = [prompt(0, 1, 1), decode(1, 2), prompt(2, 3, 3, 3), decode(3, 0)]
+    assert form("prefill-first", queue, 16, 8) == [(0, 2), (2, 3)]
+    assert form("prefill-first", [decode(1, 2), decode(3, 0)], 16, 8) == [(1, 1), (3, 1)]
+
+
+@pytest.mark.parametrize(("requests", "chosen"), [(1, [(1, 1)]), (2, [(1, 1), (3, 1)]), (3, [(1, 1), (3, 1), (0, 2)])])
+def test_a_step_has_no_more_requests_than_allowed(requests: int, chosen: list[tuple[int, int]]) -> None:
+    queue = [prompt(0, 1, 1), decode(1, 2), prompt(2, 3, 3, 3), decode(3, 0)]
+    assert form("decode-first", queue, 16, requests) == chosen
+
+
+def test_a_prompt_that_does_not_fit_waits_whole_and_nothing_overtakes_it() -> None:
+    # 8 tokens, at most 2 requests: a prompt of 6 always fits beside a full step's decode tokens, so it is not cut.
+    queue = [prompt(0, *[1] * 5), prompt(1, *[1] * 6), prompt(2, 1)]
+    assert form("decode-first", queue, 8, 2) == [(0, 5)]
+
+
+def test_a_prompt_that_might_never_fit_is_cut_into_what_is_left() -> None:
+    # 7 tokens are more than 8 - 2: they could wait forever beside two decode tokens.
+    assert form("decode-first", [prompt(0, *[1] * 7), decode(1, 0)], 8, 2) == [(1, 1), (0, 7)]
+    assert form("decode-first", [prompt(0, *[1] * 5), prompt(1, *[1] * 7)], 8, 2) == [(0, 5), (1, 3)]
+    assert form("prefill-first", [prompt(0, *[1] * 30)], 8, 2) == [(0, 8)]
+
+
+def test_nothing_is_chosen_when_no_token_is_left() -> None:
+    assert form("decode-first", [decode(0, 1), decode(1, 1), prompt(2, *[1] * 9)], 2, 4) == [(0, 1), (1, 1)]
+
+
+# ---- Algorithm 1 (Read-ME 4.2)
+
+
+def test_algorithm_1_takes_whole_expert_queues_longest_first() -> None:
+    # Lengths: expert 0 two, expert 1 three, expert 2 one. All fit: 1, then 0, then 2, each in queue order.
+    queue = [decode(0, 0), decode(1, 1), decode(2, 2), decode(3, 1), decode(4, 0), decode(5, 1)]
+    assert [r for r, _ in form("expert-aware", queue, 16, 8)] == [1, 3, 5, 0, 4, 2]
+
+
+def test_algorithm_1_cuts_the_queue_that_does_not_fit_and_stops() -> None:
+    # Four tokens: all three of expert 1 and the first of expert 0's two.
+    queue = [decode(0, 0), decode(1, 1), decode(2, 2), decode(3, 1), decode(4, 0), decode(5, 1)]
+    assert [r for r, _ in form("expert-aware", queue, 4, 8)] == [1, 3, 5, 0]
+    assert [r for r, _ in form("expert-aware", queue, 16, 2)] == [1, 3]
+
+
+def test_equal_lengths_go_to_the_queue_whose_first_request_is_ahead() -> None:
+    queue = [decode(0, 3), decode(1, 0), decode(2, 0), decode(3, 3)]
+    assert [r for r, _ in form("expert-aware", queue, 2, 8)] == [0, 3]
+
+
+def test_algorithm_1_ends_when_every_queue_is_empty() -> None:
+    """The paper's listing goes on taking from queues of length 0 as long as tokens are left."""
+    assert form("expert-aware", [decode(0, 0)], 1000, 8) == [(0, 1)]
+
+
+def test_a_queue_is_as_long_as_its_tokens_not_its_requests() -> None:
+    queue = [decode(0, 0), decode(1, 0), prompt(2, 1, 1, 1)]
+    assert form("expert-aware", queue, 3, 8) == [(2, 3)]
+
+
+def test_filing_by_majority_runs_a_whole_prompt_under_its_commonest_expert() -> None:
+    # The prompt counts four tokens for expert 1, though only three use it; the decode of expert 1 shares its queue.
+    queue = [decode(0, 0), decode(1, 0), decode(2, 0), prompt(3, 0, 1, 1, 1), decode(4, 1)]
+    assert form("expert-aware", queue, 16, 8, filing="majority") == [(3, 4), (4, 1), (0, 1), (1, 1), (2, 1)]
+
+
+def test_equally_common_experts_of_a_prompt_go_by_the_first_of_them() -> None:
+    queue = [decode(0, 0), decode(1, 2), prompt(2, 2, 0)]
+    assert form("expert-aware", queue, 3, 8, filing="majority") == [(1, 1), (2, 2)]
+
+
+def test_filing_by_span_runs_a_prompt_up_to_where_its_expert_changes() -> None:
+    # The prompt's next span is one token of expert 0: four for expert 0, one for expert 1. Its other spans wait.
+    queue = [decode(0, 0), decode(1, 0), decode(2, 0), prompt(3, 0, 1, 1, 1), decode(4, 1)]
+    assert form("expert-aware", queue, 16, 8, filing="span") == [(0, 1), (1, 1), (2, 1), (3, 1), (4, 1)]
+
+
+def test_a_prompt_counts_no_more_than_a_step_takes() -> None:
+    # 20 tokens, the first 4 of which (all that a step takes) are of expert 1, the rest of expert 0.
+    queue = [prompt(0, *[1] * 4, *[0] * 16), decode(1, 0), decode(2, 1)]
+    assert form("expert-aware", queue, 4, 8) == [(0, 4)]
+
+
+def test_wrong_parameters_are_refused() -> None:
+    for name, params, says in (
+        ("expert-aware", {"filing": "all"}, "filing 'all' must be span or majority"),
+        ("expert-aware-aged", {"filing": "all"}, "filing 'all' must be span or majority"),
+        ("expert-aware-aged", {"patience": -1}, "patience -1 must be a number of steps"),
+    ):
+        with pytest.raises(ValueError, match=says):
+            find("batch", name)(**params)  # type: ignore[arg-type]
+
+
+# ---- aged
+
+
+def test_those_passed_over_for_too_long_go_first_in_queue_order() -> None:
+    queue = [decode(0, 0), decode(1, 0), decode(2, 1, skipped=3), decode(3, 0), prompt(4, 2, 2, skipped=4)]
+    assert form("expert-aware-aged", queue, 4, 8, patience=3) == [(2, 1), (4, 2), (0, 1)]
+    assert form("expert-aware-aged", queue, 4, 8, patience=4) == [(4, 2), (0, 1), (1, 1)]
+    assert form("expert-aware-aged", queue, 4, 8, patience=5) == form("expert-aware", queue, 4, 8)
+
+
+# ---- every batch policy
+
+
+def snapshot(queue: list[Queued]) -> list[tuple[Any, ...]]:
+    return [(q.request, q.position, q.prompt_left, q.known, q.skipped, tuple(q.experts)) for q in queue]
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=label)
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(case=queues())
+def test_steps_keep_the_limits_use_known_tokens_and_change_nothing(
+    variant: Variant, case: tuple[list[Queued], Limits]
+) -> None:
+    queue, limits = case
+    made = find("batch", variant[0])(**variant[1])
+    assert isinstance(made, BatchPolicy)
+    before = snapshot(queue)
+    chosen = made.form(queue, limits)
+    assert snapshot(queue) == before
+    again = made.form([q.copy() for q in queue], copy.deepcopy(limits))
+    assert [(q.request, n) for q, n in again] == [(q.request, n) for q, n in chosen]
+
+    assert 0 < len(chosen) <= limits.max_requests
+    assert sum(n for _, n in chosen) <= limits.max_tokens
+    assert len({q.request for q, _ in chosen}) == len(chosen)
+    assert all(any(q is known for known in queue) and 1 <= n <= q.known for q, n in chosen)
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(queues(), st.randoms(use_true_random=False))
+def test_fill_keeps_the_order_and_never_leaves_out_its_head(case: tuple[list[Queued], Limits], rng: Any) -> None:
+    queue, limits = case
+    rng.shuffle(queue)
+    chosen = fill(queue, limits)
+    assert [q for q, _ in chosen] == queue[: len(chosen)]
+    assert chosen[0][1] == min(queue[0].known, limits.max_tokens)
+    cut = [q for q, n in chosen if n < q.known]
+    assert all(q.known > limits.max_tokens - limits.max_requests for q in cut)

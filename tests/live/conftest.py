@@ -4,13 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-torch = pytest.importorskip("torch", reason="needs the live extra (torch)")
-transformers = pytest.importorskip("transformers", reason="needs the live extra (transformers)")
-
-from moesim.live.corpus import DOMAINS, Work  # noqa: E402
-from moesim.live.dense import Dense  # noqa: E402
-from moesim.live.experts import ExpertSet, strongest  # noqa: E402
-from moesim.live.router import PreGatingRouter, RouterConfig  # noqa: E402
+from moesim.live.corpus import DOMAINS, Work
 
 VOCABULARY = 64
 
@@ -25,7 +19,11 @@ class Letters:
 
 
 @pytest.fixture
-def dense() -> Dense:
+def dense():
+    torch = pytest.importorskip("torch", reason="needs the live extra (torch)")
+    transformers = pytest.importorskip("transformers", reason="needs the live extra (transformers)")
+    from moesim.live.dense import Dense
+
     torch.manual_seed(0)
     config = transformers.LlamaConfig(
         vocab_size=VOCABULARY,
@@ -41,7 +39,10 @@ def dense() -> Dense:
 
 
 @pytest.fixture
-def router() -> PreGatingRouter:
+def router():
+    torch = pytest.importorskip("torch", reason="needs the live extra (torch)")
+    from moesim.live.router import PreGatingRouter, RouterConfig
+
     torch.manual_seed(1)
     made = PreGatingRouter(RouterConfig(VOCABULARY, experts=5, width=16, heads=2, mlp=8)).eval().requires_grad_(False)
     made.head.weight.mul_(20)  # so that choices differ clearly
@@ -49,7 +50,10 @@ def router() -> PreGatingRouter:
 
 
 @pytest.fixture
-def experts() -> ExpertSet:
+def experts():
+    torch = pytest.importorskip("torch", reason="needs the live extra (torch)")
+    from moesim.live.experts import ExpertSet, strongest
+
     return ExpertSet(strongest(torch.rand(5, 3, 24, generator=torch.Generator().manual_seed(2)), 0.5))
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch")
+torch = pytest.importorskip("torch", reason="needs the live extra (torch)")
 
 from moesim.errors import InputError  # noqa: E402
 from moesim.live import capture, job  # noqa: E402

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-torch = pytest.importorskip("torch")
+torch = pytest.importorskip("torch", reason="needs the live extra (torch)")
 
 from moesim.live.generate import Sampler, generate, left_padded  # noqa: E402
 from moesim.live.refactor import DecodeState, RoutedModel, expert_weights  # noqa: E402

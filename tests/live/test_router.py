@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-torch = pytest.importorskip("torch")
+torch = pytest.importorskip("torch", reason="needs the live extra (torch)")
 
 from moesim.live.router import PreGatingRouter, RouterCache, RouterConfig, new_router, rotate  # noqa: E402
 

@@ -40,8 +40,9 @@ def register(name: str) -> Callable[[P], P]:
 
 def names(kind: str) -> list[str]:
     """Names that `find` knows without a path, sorted."""
+    by_hand = {name for of, name in _registered if of == kind}
     files = {p.stem.replace("_", "-") for p in shipped("policies", kind).glob("*.py") if not p.stem.startswith("_")}
-    return sorted(files | {e.name for e in entry_points(group=f"moesim.{kind}")})
+    return sorted(files | by_hand | {e.name for e in entry_points(group=f"moesim.{kind}")})
 
 
 def find(kind: str, name: str, base: Path | str = ".") -> type[Policy]:
@@ -75,11 +76,17 @@ def _load(module_name: str, path: Path) -> Any:
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     sys.modules[module_name] = module
+    before = dict(_registered)
     try:
         spec.loader.exec_module(module)
     except Exception as error:
         del sys.modules[module_name]
         raise InputError(Problem(str(path), f"this policy file does not load: {error!r}")) from error
+    finally:
+        # A file is found by its own name or path. Were what it calls itself known from now on, a copy of lru.py would
+        # take the place of lru, in those processes that happen to have read it.
+        _registered.clear()
+        _registered.update(before)
     return module
 
 

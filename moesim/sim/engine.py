@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from operator import itemgetter
 from typing import Protocol
 
@@ -127,7 +128,6 @@ class Engine:
         """per class: keys, tokens and bytes, each of prefill and decode"""
         self.accesses: dict[tuple[LayerWork, tuple[int, ...]], int] = {}
         """layer events of the present step by work and states of its keys: what `counted` adds up"""
-        self._keys_of: dict[tuple[int, ...], list[Keys]] = {}
         self._same: list[Keys] | None = None
         """keys of every layer of the present step, where they have the same experts"""
         self._patterns: dict[tuple[tuple[int, ...], tuple[int, ...], int], Pattern] = {}
@@ -152,7 +152,7 @@ class Engine:
         for view in self.views:
             view.step, view.layer = step, -1
         self._work = work
-        self._same = self._keys(work.layers[0].experts) if len(work.layers) == 1 else None
+        self._same = keys_of(self.layers, self.experts, work.layers[0].experts) if len(work.layers) == 1 else None
         for foresight, later in zip(self.foresights, laters, strict=True):
             foresight.begin(step, work, later)
         for layer in range(self.layers):
@@ -167,7 +167,7 @@ class Engine:
 
     def needed(self, layer: int) -> tuple[int, ...]:
         """Keys of a layer of the present step, ranked (what a view of level `step` shows)."""
-        return self._keys(self._work.layer(layer).experts)[layer][0]
+        return keys_of(self.layers, self.experts, self._work.layer(layer).experts)[layer][0]
 
     def _finish(self, costs: StepCosts) -> int:
         self._kernel(REST, costs.sample)
@@ -220,7 +220,7 @@ class Engine:
         now = max(self.stream, self.host)
         if self.running is not None or self.link.active:
             self._advance(now)
-        keys, states_of, as_set = (self._same or self._keys(work.experts))[layer]
+        keys, states_of, as_set = (self._same or keys_of(self.layers, self.experts, work.experts))[layer]
         for view in self.views:
             view.layer = layer
         for near in self._near_views:
@@ -241,19 +241,6 @@ class Engine:
             self._repeat(keys, work, states, as_set, now)
         else:
             self._load_and_run(keys, work, self._absent(keys, states), max(now, self.host))
-
-    def _keys(self, experts: tuple[int, ...]) -> list[Keys]:
-        """Of every layer; remembered, as the same few experts come again and again."""
-        known = self._keys_of.get(experts)
-        if known is None:
-            if len(self._keys_of) > 20_000:
-                self._keys_of.clear()
-            known = []
-            for base in range(0, self.layers * self.experts, self.experts):
-                keys = tuple(base + e for e in experts)
-                known.append((keys, _states_of(keys), frozenset(keys)))
-            self._keys_of[experts] = known
-        return known
 
     def _absent(self, keys: tuple[int, ...], states: tuple[int, ...]) -> dict[int, int]:
         """Access classes of the keys that are not there; prefetched ones have been used from now on."""
@@ -452,6 +439,16 @@ class Engine:
         state, pinned = self.cache.state, self.cache.pinned
         keys = [key for key in self.prefetcher.plan() if state[key] == ABSENT and key not in pinned]
         return self.link.plan(keys, self.cache.sizes, at)
+
+
+@lru_cache(maxsize=1024)
+def keys_of(layers: int, width: int, experts: tuple[int, ...]) -> list[Keys]:
+    """Keys of `experts` in every layer. Compared runs replay the same steps, so that most are asked for again."""
+    found = []
+    for base in range(0, layers * width, width):
+        keys = tuple(base + e for e in experts)
+        found.append((keys, _states_of(keys), frozenset(keys)))
+    return found
 
 
 def _states_of(keys: tuple[int, ...]) -> Callable[[bytearray], tuple[int, ...]]:

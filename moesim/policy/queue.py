@@ -16,7 +16,11 @@ class Limits:
 
 
 class Queued:
-    """One request with tokens that are ready to run and whose routes (decoupled router) are visible."""
+    """One request with tokens that are ready to run and whose routes (decoupled router) are visible.
+
+    `routes` are the strongest experts of the `known` next tokens, int16 [known], and nothing beyond them, not even as
+    the base of the array; None for a layer-wise router.
+    """
 
     __slots__ = ("_routes", "_span", "known", "position", "prompt_left", "request", "skipped")
 
@@ -41,7 +45,7 @@ class Queued:
     def experts(self) -> np.ndarray:
         """Strongest expert of each of the next `known` tokens, int16 [known] (decoupled router only)."""
         assert self._routes is not None, "a layer-wise router shows no routes in the queue"
-        return self._routes[self.position : self.position + self.known]
+        return self._routes
 
     def span(self) -> tuple[int, int]:
         """(expert, tokens) of the next maximal run of one expert."""
@@ -58,6 +62,8 @@ class Queued:
         self.prompt_left = max(0, self.prompt_left - tokens)
         self.skipped = 0
         self._span = None
+        if self._routes is not None:
+            self._routes = self._routes[tokens:]
 
     def copy(self) -> Queued:
         twin = Queued(self.request, self.position, self.prompt_left, self.known, self._routes)

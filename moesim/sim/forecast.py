@@ -66,9 +66,9 @@ class Forecaster:
         return set(self.trace.experts[row : row + tokens, 0].ravel().tolist())
 
     def _assume(self, waiting: dict[int, Queued], assumed: set[int], request: int, position: int) -> None:
-        """Queue one token whose route repeats the one before it: a view of that one row stands for it."""
+        """Queue one token whose route repeats the one before it."""
         row = self.trace.offsets[self.sequences[request]]
-        routes = self.trace.experts[row + position - 1 : row + position, 0, 0]
+        routes = self.trace.experts[row + position - 1 : row + position, 0, 0].copy()
         stand_in = Queued(request, 0, 0, 1, routes)
         waiting[request] = stand_in
         assumed.add(request)

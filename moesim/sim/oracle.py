@@ -19,17 +19,16 @@ if TYPE_CHECKING:
     from moesim.sim.server import FreeServer
 
 REACH = 96
-"""steps that a roll foresees"""
-LEAST = 32
-"""steps left of the last roll below which it is made again"""
+"""steps that are foreseen at most"""
 
 
 class FreeOracle:
-    """Foresees the coming steps and keeps the forecast for as long as it comes true."""
+    """Foresees the coming steps, as many as it takes, and keeps the forecast for as long as it comes true."""
 
     def __init__(self, server: FreeServer) -> None:
         self.server = server
         self.coming: deque[Work] = deque()
+        self.roll: Roll | None = None
         self.recent: deque[int] = deque(maxlen=32)
         self.last_start = 0
 
@@ -39,73 +38,95 @@ class FreeOracle:
         if step:
             self.recent.append(now - self.last_start)
         self.last_start = now
-        if not self.coming or self.coming.popleft().parts != work.parts or len(self.coming) < LEAST:
-            self.coming = self._roll(work)
+        if not self.coming or self.coming.popleft().parts != work.parts or self.roll is None:
+            self.coming.clear()
+            length = sum(self.recent) // len(self.recent) if self.recent else 0
+            self.roll = Roll(self.server, work, length)
         return self._next_steps(step, len(work.layers), unseen)
 
     def _next_steps(self, step: int, rows: int, unseen: int) -> np.ndarray:
         later = np.full((rows, self.server.setup.engine.experts), unseen, dtype=np.int64)
-        for ahead in range(len(self.coming), 0, -1):
-            for row, of_layer in enumerate(self.coming[ahead - 1].layers):
-                later[row, list(of_layer.experts)] = step + ahead
+        missing = later.size
+        for ahead in range(1, REACH + 1):
+            work = self._foreseen(ahead)
+            if work is None or not missing:
+                break
+            for row, of_layer in enumerate(work.layers):
+                for expert in of_layer.experts:
+                    if later[row, expert] == unseen:
+                        later[row, expert] = step + ahead
+                        missing -= 1
         return later[0] if rows == 1 else later
 
-    def _roll(self, work: Work) -> deque[Work]:
-        server, workload = self.server, self.server.workload
-        queue = {q.request: q.copy() for q in server.scheduler.queue.values()}
-        produced = {r: workload[r].produced for r in {*queue, *(p.request for p in work.parts)}}
-        length = sum(self.recent) // len(self.recent) if self.recent else 0
-        arrived = server.arrived
-        now = server.now
-        parts: tuple[Part, ...] = work.parts
-        found: deque[Work] = deque()
-        while len(found) < REACH:
-            now += length
-            arrived = self._deliver(parts, queue, produced, arrived, now)
-            chosen = server.scheduler.policy.form(list(queue.values()), server.limits) if queue else []
-            if not chosen:
-                break
-            parts = tuple(Part(q.request, q.position, n, not q.decoding) for q, n in chosen)
-            self._take(queue, chosen)
-            found.append(make_work(parts, server.trace, workload.sequences))
-        return found
+    def _foreseen(self, ahead: int) -> Work | None:
+        assert self.roll is not None
+        while len(self.coming) < ahead:
+            work = self.roll.step()
+            if work is None:
+                return None
+            self.coming.append(work)
+        return self.coming[ahead - 1]
 
-    def _deliver(
-        self, parts: tuple[Part, ...], queue: dict[int, Queued], produced: dict[int, int], arrived: int, now: int
-    ) -> int:
-        """The step is over: its requests go on or leave, others arrive; return how many have arrived by then."""
-        server, workload = self.server, self.server.workload
-        traffic = server.config.traffic
-        leaving = 0
-        for part in parts:
-            request = workload[part.request]
+
+class Roll:
+    """A copy of the server's queue that runs ahead of it, each step taking `length` ns."""
+
+    def __init__(self, server: FreeServer, work: Work, length: int) -> None:
+        self.server, self.length = server, length
+        self.now = server.now
+        self.queue = {q.request: q.copy() for q in server.scheduler.queue.values()}
+        running = {part.request for part in work.parts}
+        self.produced = {r: server.workload[r].produced for r in {*self.queue, *running}}
+        self.arrived = server.arrived
+        self.parts = work.parts
+
+    def step(self) -> Work | None:
+        """The next step; None if nothing is ready for it."""
+        server = self.server
+        self.now += self.length
+        self._arrive(self._deliver())
+        queue = self.queue
+        chosen = server.scheduler.policy.form(list(queue.values()), server.limits) if queue else []
+        if not chosen:
+            return None
+        self.parts = tuple(Part(q.request, q.position, n, not q.decoding) for q, n in chosen)
+        self._take(chosen)
+        return make_work(self.parts, server.trace, server.workload.sequences)
+
+    def _deliver(self) -> int:
+        """The step is over: its requests go on or leave; say how many left."""
+        server, leaving = self.server, 0
+        for part in self.parts:
+            request = server.workload[part.request]
             if part.prefill and part.start + part.tokens < request.prompt:
                 continue
-            produced[part.request] += 1
-            if produced[part.request] < request.output:
+            self.produced[part.request] += 1
+            if self.produced[part.request] < request.output:
                 routes = routes_of(server.trace, request.sequence)
-                queue[part.request] = Queued(part.request, part.start + part.tokens, 0, 1, routes)
+                self.queue[part.request] = Queued(part.request, part.start + part.tokens, 0, 1, routes)
             else:
                 leaving += 1
-        while arrived < traffic.requests:
-            request = workload[arrived]
-            if request.arrival > now or (request.arrival < 0 and not leaving):
-                break
-            leaving -= request.arrival < 0
-            queue[arrived] = Queued(
-                arrived, 0, request.prompt, request.prompt, routes_of(server.trace, request.sequence)
-            )
-            produced[arrived] = 0
-            arrived += 1
-        return arrived
+        return leaving
 
-    @staticmethod
-    def _take(queue: dict[int, Queued], chosen: list[tuple[Queued, int]]) -> None:
+    def _arrive(self, left: int) -> None:
+        """Requests whose time has come and, in a closed loop, one for each that left."""
+        server = self.server
+        while self.arrived < server.config.traffic.requests:
+            request = server.workload[self.arrived]
+            if request.arrival > self.now or (request.arrival < 0 and not left):
+                return
+            left -= request.arrival < 0
+            routes = routes_of(server.trace, request.sequence)
+            self.queue[self.arrived] = Queued(self.arrived, 0, request.prompt, request.prompt, routes)
+            self.produced[self.arrived] = 0
+            self.arrived += 1
+
+    def _take(self, chosen: list[tuple[Queued, int]]) -> None:
         for queued, tokens in chosen:
             queued.advance(tokens)
             if not queued.known:
-                del queue[queued.request]
+                del self.queue[queued.request]
         ran = {queued.request for queued, _ in chosen}
-        for request, queued in queue.items():
+        for request, queued in self.queue.items():
             if request not in ran:
                 queued.skipped += 1

@@ -65,7 +65,7 @@ class Schedule:
         for step, frame in enumerate(self.frames):
             for number in frame.visible:
                 request = self.workload[number]
-                scheduler.admit(number, request.prompt, routes_of(trace, request.sequence))
+                scheduler.admit(number, request.prompt, routes_of(trace, request.sequence, 0, request.prompt))
             scheduler.take(frame.work.parts)
             coming = forecaster.steps(list(scheduler.queue.values()), frame.work.parts, persist)
             later.append(first_uses(coming, step, experts, unseen, None))
@@ -73,11 +73,15 @@ class Schedule:
         return later
 
 
-def routes_of(trace: RoutingTrace, sequence: int) -> np.ndarray | None:
-    """Strongest expert of each position of a sequence, int16 [positions]; None for a layer-wise router."""
+def routes_of(trace: RoutingTrace, sequence: int, start: int, tokens: int) -> np.ndarray | None:
+    """Strongest expert of `tokens` positions of a sequence from `start`; None for a layer-wise router.
+
+    A copy, so that whoever holds it cannot reach what comes after (DESIGN 4).
+    """
     if trace.meta.router != "decoupled":
         return None
-    return trace.experts[trace.offsets[sequence] : trace.offsets[sequence + 1], 0, 0]
+    row = trace.offsets[sequence] + start
+    return trace.experts[row : row + tokens, 0, 0].copy()
 
 
 def requeue(
@@ -87,5 +91,6 @@ def requeue(
     going_on = set(continuing)
     for part in work.parts:
         if part.request in going_on:
-            sequence = workload[part.request].sequence
-            scheduler.sampled(part.request, part.start + part.tokens, routes_of(trace, sequence))
+            position = part.start + part.tokens
+            routes = routes_of(trace, workload[part.request].sequence, position, 1)
+            scheduler.sampled(part.request, position, routes)

@@ -13,7 +13,7 @@ from moesim.sim.work import Part
 class Scheduler:
     """Requests with tokens that are ready, in the order in which they became ready; and what follows each of them.
 
-    `routes[r]` are the strongest experts of request r's positions (None for a layer-wise router).
+    `routes` are the strongest experts of the tokens that become ready (None for a layer-wise router).
     """
 
     def __init__(self, policy: BatchPolicy, limits: Limits) -> None:

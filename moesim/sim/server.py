@@ -140,7 +140,8 @@ class FreeServer(Server):
         self._at(request.visible, lambda: self._show(request))
 
     def _show(self, request: Request) -> None:
-        self.scheduler.admit(request.number, request.prompt, routes_of(self.trace, request.sequence))
+        routes = routes_of(self.trace, request.sequence, 0, request.prompt)
+        self.scheduler.admit(request.number, request.prompt, routes)
         self.came_into_view.append(request.number)
         self._wake()
 

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from moesim import policy
-from moesim.errors import InputError
 from moesim.experiment import PolicySpec
 from moesim.policy import CachePolicy, PrefetchPolicy, register, registry
 

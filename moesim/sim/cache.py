@@ -62,11 +62,12 @@ class ExpertCache:
 
     def make_room(self, key: int, demanded: bool, now: int) -> bool:
         """Evict until `key` fits and mark it loading; False, with nothing changed, if no set of victims will do."""
-        self.note("room", (key,))
         pool = self.pool_of[key]
         short = self.used_bytes[pool] + self.sizes[key] - self.capacity[pool]
-        if short > 0 and not self._evict(pool, short, self._tiers(key, demanded)):
+        tier = self._evict(pool, short, self._tiers(key, demanded)) if short > 0 else 0
+        if tier is None:
             return False
+        self.note("again" if tier else "load", (key,))
         self.state[key] = LOADING
         self.used_bytes[pool] += self.sizes[key]
         self.pinned.add(key)
@@ -106,10 +107,10 @@ class ExpertCache:
             return (self.pinned,)
         return Either(self.event, self.pinned), Either(self.pinned, self.unrun), self.pinned
 
-    def _evict(self, pool: int, short: int, tiers: tuple[Container[int], ...]) -> bool:
-        """Take victims tier by tier until `short` bytes are free; a set that falls short is put back untouched."""
+    def _evict(self, pool: int, short: int, tiers: tuple[Container[int], ...]) -> int | None:
+        """Take victims tier by tier until `short` bytes are free; the last tier needed, or None and nothing taken."""
         chosen: list[int] = []
-        for barred in tiers:
+        for tier, barred in enumerate(tiers):
             while short > 0:
                 victim = self.policies[pool].victim(Either(barred, chosen) if chosen else barred)
                 if victim is None:
@@ -119,8 +120,8 @@ class ExpertCache:
             if short <= 0:
                 for victim in chosen:
                     self._leave(victim, pool)
-                return True
-        return False
+                return tier
+        return None
 
     def _leave(self, key: int, pool: int) -> None:
         if self.state[key] == FRESH:

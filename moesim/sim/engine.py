@@ -59,12 +59,11 @@ class Pattern:
     """What `_load_and_run` did in a situation, to be done again where the situation is the same.
 
     Without a prefetcher the link is quiet when a layer event begins, so that everything in it follows from the tokens
-    of each key, which keys are there, and how late the host is. Times are relative to the instant of the gate; `script`
-    is what the cache was asked, in order, with keys as their rank; outside waves, where any key that the event does not
-    need may leave at any time, that is a list of loads.
+    of each key, which keys are there, and how late the host is. Times are relative to the instant of the gate. `loads`
+    are the keys that came, in order and by rank; in waves, each with the keys of the event that could leave for it.
     """
 
-    script: tuple[tuple[str, tuple[int, ...]], ...]
+    loads: tuple[tuple[int, tuple[int, ...]], ...]
     stream: int
     host: int
     parts: tuple[int, ...]
@@ -280,12 +279,10 @@ class Engine:
             parts[part] += cost
         self.stream, self.host = now + pattern.stream, now + pattern.host
         self.link.busy_ns += pattern.link_busy_ns
-        if not pattern.waves:
-            for _, (rank,) in pattern.script:
-                self.cache.swap_in(keys[rank], as_set)
-        else:
-            self.waves += 1
-            self._replay(pattern, keys, as_set)
+        self.waves += pattern.waves
+        for rank, released in pattern.loads:
+            barred = as_set.difference(keys[r] for r in released) if released else as_set
+            self.cache.swap_in(keys[rank], barred)
 
     def _learn(self, keys: tuple[int, ...], work: LayerWork, states: tuple[int, ...], now: int) -> Pattern:
         parts, busy, waves = list(self.parts), self.link.busy_ns, self.waves
@@ -294,33 +291,14 @@ class Engine:
         self._load_and_run(keys, work, self._absent(keys, states), now)
         self._advance(self.stream)
         self.cache.script = None
-        rank = {key: place for place, key in enumerate(keys)}
-        in_waves = self.waves > waves
         return Pattern(
-            tuple((what, tuple(rank[k] for k in named)) for what, named in script if in_waves or what == "room"),
+            _loads(script, keys),
             self.stream - now,
             self.host - now,
             tuple(after - before for before, after in zip(parts, self.parts, strict=True)),
             self.link.busy_ns - busy,
             self.waves - waves,
         )
-
-    def _replay(self, pattern: Pattern, keys: tuple[int, ...], as_set: frozenset[int]) -> None:
-        """What the cache went through in waves: who was pinned when decides who could leave."""
-        cache = self.cache
-        unrun = set(keys)
-        cache.event, cache.unrun = as_set, unrun
-        cache.pinned.update(keys)
-        for what, ranks in pattern.script:
-            named = [keys[rank] for rank in ranks]
-            if what == "room":
-                if cache.make_room(named[0], True, 0):
-                    cache.landed(named[0], True)
-            elif what == "start":
-                unrun.difference_update(named)
-            else:
-                cache.pinned.difference_update(named)
-        cache.event = ()
 
     def _load_and_run(self, keys: tuple[int, ...], work: LayerWork, absent: dict[int, int], now: int) -> None:
         """Demand what is missing and run the experts as `expert_start` says, in waves where they do not all fit."""
@@ -374,7 +352,6 @@ class Engine:
         self._kernel(EXPERTS, self.costs.experts(sum(counts), len(group), max(counts)))
         unrun.difference_update(group)
         self.cache.pinned.update(group)
-        self.cache.note("start", group)
         self.running = self.stream, frozenset(group)
 
     def _wait(self, unrun: set[int], absent: dict[int, int], tokens: dict[int, int]) -> None:
@@ -449,6 +426,21 @@ def keys_of(layers: int, width: int, experts: tuple[int, ...]) -> list[Keys]:
         keys = tuple(base + e for e in experts)
         found.append((keys, _states_of(keys), frozenset(keys)))
     return found
+
+
+def _loads(
+    script: Sequence[tuple[str, tuple[int, ...]]], keys: tuple[int, ...]
+) -> tuple[tuple[int, tuple[int, ...]], ...]:
+    """From what the cache noted: each load with the keys of the event that had run, if it had to take one of those."""
+    rank = {key: place for place, key in enumerate(keys)}
+    loads: list[tuple[int, tuple[int, ...]]] = []
+    released: tuple[int, ...] = ()
+    for what, named in script:
+        if what == "release":
+            released += tuple(rank[key] for key in named)
+        else:
+            loads.append((rank[named[0]], released if what == "again" else ()))
+    return tuple(loads)
 
 
 def _states_of(keys: tuple[int, ...]) -> Callable[[bytearray], tuple[int, ...]]:

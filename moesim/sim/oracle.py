@@ -102,8 +102,9 @@ class Roll:
                 continue
             self.produced[part.request] += 1
             if self.produced[part.request] < request.output:
-                routes = routes_of(server.trace, request.sequence)
-                self.queue[part.request] = Queued(part.request, part.start + part.tokens, 0, 1, routes)
+                position = part.start + part.tokens
+                routes = routes_of(server.trace, request.sequence, position, 1)
+                self.queue[part.request] = Queued(part.request, position, 0, 1, routes)
             else:
                 leaving += 1
         return leaving
@@ -116,7 +117,7 @@ class Roll:
             if request.arrival > self.now or (request.arrival < 0 and not left):
                 return
             left -= request.arrival < 0
-            routes = routes_of(server.trace, request.sequence)
+            routes = routes_of(server.trace, request.sequence, 0, request.prompt)
             self.queue[self.arrived] = Queued(self.arrived, 0, request.prompt, request.prompt, routes)
             self.produced[self.arrived] = 0
             self.arrived += 1

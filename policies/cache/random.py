@@ -4,6 +4,8 @@ from collections.abc import Container
 
 from moesim.policy import CachePolicy, Pool, View, register
 
+TRIES = 8
+
 
 @register("random")
 class Random(CachePolicy):
@@ -11,6 +13,7 @@ class Random(CachePolicy):
 
     def start(self, pool: Pool, view: View) -> None:
         self.rng = pool.rng
+        self._draw()
         self.resident: list[int] = []
         self.place: dict[int, int] = {}
 
@@ -23,12 +26,18 @@ class Random(CachePolicy):
         if last != key:
             self.resident[place] = last
             self.place[last] = place
+        self._draw()
 
     def victim(self, barred: Container[int]) -> int | None:
         # A draw that is barred is drawn again; few are barred, so the list is seldom built.
-        for _ in range(8 if self.resident else 0):
-            key = self.resident[int(self.rng.random() * len(self.resident))]
-            if key not in barred:
+        for draw in self.draws:
+            key = self.resident[int(draw * len(self.resident))] if self.resident else -1
+            if key >= 0 and key not in barred:
                 return key
         free = [key for key in self.resident if key not in barred]
-        return self.rng.choice(free) if free else None
+        return free[int(self.last_draw * len(free))] if free else None
+
+    def _draw(self) -> None:
+        """For the next victim; drawn ahead, so that asking for one changes nothing."""
+        self.draws = [self.rng.random() for _ in range(TRIES)]
+        self.last_draw = self.rng.random()

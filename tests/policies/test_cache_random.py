@@ -18,20 +18,41 @@ def test_equal_seeds_push_out_the_same_keys_and_others_do_not() -> None:
 
 @pytest.mark.parametrize("barred", [{0, 1}, {0, 1, 2, 3, 4, 5}])
 def test_the_draw_is_uniform_over_what_may_go(barred: set[int]) -> None:
-    """8 keys there; with two barred the draw is repeated, with six it falls back on the list of the rest."""
-    random = drive(8)
-    random.use(*range(8))
-    counts = dict.fromkeys(range(8), 0)
-    for _ in range(6000):
-        counts[random.policy.victim(barred)] += 1  # type: ignore[index]
+    """8 keys are there; of two barred ones the draw is repeated, of six it falls back on what is left."""
+    drawn = draws(drive(8), barred, 20_000)
     free = 8 - len(barred)
-    mean, deviation = 6000 / free, (6000 / free * (1 - 1 / free)) ** 0.5
-    assert all(counts[key] == 0 for key in barred)
-    assert all(abs(counts[key] - mean) < 4 * deviation for key in set(range(8)) - barred)
+    mean, deviation = 20_000 / free, (20_000 / free * (1 - 1 / free)) ** 0.5
+    assert all(abs(drawn.count(key) - mean) < 4 * deviation for key in set(range(8)) - barred)
+
+
+def test_draws_do_not_follow_each_other() -> None:
+    """Each ordered pair of victims in a row is as likely as any other."""
+    drawn = draws(drive(4), {3, 4, 5, 6, 7}, 20_000)
+    pairs = list(zip(drawn, drawn[1:], strict=False))
+    mean, deviation = len(pairs) / 9, (len(pairs) / 9 * 8 / 9) ** 0.5
+    assert all(abs(pairs.count((a, b)) - mean) < 4 * deviation for a in range(3) for b in range(3))
+
+
+def draws(random: Drive, barred: set[int], count: int) -> list[int]:
+    """Victims of a pool in which each leaves and comes back to its place, as if nothing had happened."""
+    random.use(*range(random.slots))
+    drawn = []
+    for _ in range(count):
+        drawn.append(random.policy.victim(barred) or 0)
+        # The place of the key that left goes to the last one: out and in twice puts both where they were.
+        for key in (drawn[-1], max(random.resident)):
+            random.policy.evicted(key)
+            random.policy.inserted(key, False)
+    return drawn
 
 
 def test_every_key_may_go_after_others_left() -> None:
     """Places of keys are kept right when one leaves from the middle."""
     random = drive(4)
     pushed_out(random, *(n * 3 % 8 for n in range(40)))
-    assert {random.policy.victim(()) for _ in range(200)} == random.resident
+    found = set()
+    for _ in range(200):
+        found.add(key := random.policy.victim(()))
+        random.policy.evicted(key)  # type: ignore[arg-type]
+        random.policy.inserted(key, False)  # type: ignore[arg-type]
+    assert found == random.resident

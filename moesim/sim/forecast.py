@@ -61,9 +61,10 @@ class Forecaster:
 
     def _experts(self, request: int, position: int, tokens: int) -> set[int]:
         row = self.trace.offsets[self.sequences[request]] + position
-        if tokens == 1:
-            return set(self.trace.experts[row, 0].tolist())
-        return set(self.trace.experts[row : row + tokens, 0].ravel().tolist())
+        chosen = self.trace.experts[row : row + tokens, 0] if tokens > 1 else self.trace.experts[row, 0]
+        found = set(chosen.ravel().tolist())
+        found.discard(-1)
+        return found
 
     def _assume(self, waiting: dict[int, Queued], assumed: set[int], request: int, position: int) -> None:
         """Queue one token whose route repeats the one before it."""

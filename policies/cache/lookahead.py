@@ -35,7 +35,7 @@ class Lookahead(CachePolicy):
         self.view = view
         self.first = pool.keys.start
         self.last_use = np.zeros(len(pool.keys), dtype=np.int64)
-        self.is_resident = np.zeros(len(pool.keys), dtype=bool)
+        self.absent = np.ones(len(pool.keys), dtype=bool)
         self.resident: set[int] = set()
         self.clock = 0
 
@@ -46,13 +46,13 @@ class Lookahead(CachePolicy):
 
     def inserted(self, key: int, prefetched: bool) -> None:
         self.resident.add(key)
-        self.is_resident[key - self.first] = True
+        self.absent[key - self.first] = False
         if prefetched:
             self.used((key,))
 
     def evicted(self, key: int) -> None:
         self.resident.remove(key)
-        self.is_resident[key - self.first] = False
+        self.absent[key - self.first] = True
 
     def victim(self, barred: Container[int]) -> int | None:
         limit = FAR if self.horizon is None else self.view.event + self.horizon + 1
@@ -73,14 +73,12 @@ class Lookahead(CachePolicy):
 
     def _search_arrays(self, barred: Container[int], limit: int) -> int | None:
         uses = self.view.next_uses[self.first : self.first + len(self.last_use)]
-        uses = np.where(uses < limit, uses, FAR)
-        uses[~self.is_resident] = -1
-        while True:
-            farthest = int(uses.max())
-            if farthest < 0:
-                return None
-            equal = np.flatnonzero(uses == farthest)
-            for place in equal[np.argsort(self.last_use[equal])]:
-                if (key := int(place) + self.first) not in barred:
-                    return key
-            uses[equal] = -1
+        uses = np.minimum(uses, FAR) if limit == FAR else np.where(uses < limit, uses, FAR)
+        uses[self.absent] = -1
+        while (farthest := uses.max()) >= 0:
+            equal = (uses == farthest).nonzero()[0]
+            oldest = int(equal[self.last_use[equal].argmin()])
+            if oldest + self.first not in barred:
+                return oldest + self.first
+            uses[oldest] = -1
+        return None

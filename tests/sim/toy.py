@@ -10,6 +10,7 @@ import numpy as np
 from moesim.experiment import Experiment
 from moesim.hardware.shape import ModelShape
 from moesim.sim import Inputs, RunResult, simulate
+from moesim.sim.workload import Workload
 from moesim.trace.meta import RoutingMeta
 from moesim.trace.routing import RoutingTrace
 
@@ -79,23 +80,38 @@ def shape(layers: int = 1, experts: int = 4, key_bytes: int = 1000) -> ModelShap
 
 
 def trace(
-    sequences: list[tuple[list[Any], list[Any]]], *, layers: int = 1, experts: int = 4, router: str = "decoupled"
+    sequences: list[tuple[list[Any], list[Any]]],
+    *,
+    layers: int = 1,
+    experts: int = 4,
+    router: str = "decoupled",
+    k: int = 1,
+    domains: tuple[str, ...] | None = None,
 ) -> RoutingTrace:
-    """From (prompt, output) pairs; a token is an expert, or a list of one expert per layer (layer-wise)."""
+    """From (prompt, output) pairs; a token is an expert (a list of `k`), or a list of them per layer (layer-wise)."""
     rows = 1 if router == "decoupled" else layers
     tokens = [np.atleast_1d(t) for prompt, output in sequences for t in (*prompt, *output)]
-    chosen = np.array(tokens, dtype=np.int16).reshape(-1, rows, 1)
+    chosen = np.array(tokens, dtype=np.int16).reshape(-1, rows, k)
     lengths = [len(prompt) + len(output) for prompt, output in sequences]
     return RoutingTrace(
         meta=RoutingMeta(
-            model="toy", router=router, layers=layers, experts=experts, key_bytes=1000, label="synthetic"  # type: ignore[arg-type]
+            model="toy", router=router, layers=layers, experts=experts, k=k, key_bytes=1000, label="synthetic"  # type: ignore[arg-type]
         ),
         experts=chosen,
         weights=np.ones_like(chosen, dtype=np.float16),
         offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
         prompt_tokens=np.array([len(prompt) for prompt, _ in sequences], dtype=np.int32),
-        domains=("d",) * len(sequences),
+        domains=domains or ("d",) * len(sequences),
     )  # fmt: skip
+
+
+def as_requests(sequences: list[tuple[list[Any], list[Any]]]) -> list[tuple[list[Any], list[Any]]]:
+    """`sequences` in the order in which a trace must hold them for request r of a `run` to replay the r-th of them."""
+    drawn = Workload(trace(sequences), config().traffic, 0, 0, 1)
+    arranged = list(sequences)
+    for number, wanted in enumerate(sequences):
+        arranged[drawn[number].sequence] = wanted
+    return arranged
 
 
 def config(**changes: Any) -> Experiment:

@@ -149,6 +149,14 @@ def size_text(configuration: Configuration) -> str:
     )
 
 
+def sizes_of(configurations: Sequence[Configuration]) -> tuple[dict[Configuration, float], str]:
+    """Each cache's size and its unit: experts a layer where all have that, else GB."""
+    slots = [text(c.value("slots")) for c in configurations]
+    if all(slots):
+        return dict(zip(configurations, map(float, slots), strict=True)), "experts a layer"
+    return {c: c.mean("bytes") / 1e9 for c in configurations}, "GB"
+
+
 def labels_of(configuration: Configuration) -> list[str]:
     """What the figures are of: routing and shape, cost table, link, KV memory. Blank labels are left out."""
     found = ((name, text(configuration.value(f"label_{name}"))) for name in LABELS)
@@ -166,15 +174,6 @@ def grouped(configurations: Iterable[Configuration]) -> dict[tuple[tuple[str, st
     for configuration in configurations:
         groups.setdefault(configuration.group, []).append(configuration)
     return groups
-
-
-def distinctions(group: Iterable[tuple[str, str]], groups: Iterable[Iterable[tuple[str, str]]]) -> list[str]:
-    """In words what tells a group from the others: its case first, then each column that differs between groups."""
-    mine, others = dict(group), [dict(other) for other in groups]
-    spelt = ("case", *SIZE, *(key for key in mine if key.removesuffix(".label") in mine and key.endswith(".label")))
-    differing = [key for key in mine if len({other.get(key) for other in others}) > 1 and key not in spelt]
-    named = [f"{key.split('.')[-1].replace('_', ' ')} {mine[key]}" for key in differing if mine[key]]
-    return [*filter(None, [mine.get("case", "")]), *named]
 
 
 def best(configurations: Sequence[Configuration], column: str) -> Configuration | None:

@@ -10,21 +10,13 @@ import numpy as np
 
 from moesim.analysis import palette
 from moesim.analysis.compare import Interval
-from moesim.analysis.configurations import Configuration, is_estimated, labels_of, text
+from moesim.analysis.configurations import Configuration, is_estimated, labels_of
 
 INTERVALS = ", with 95 % intervals (long ones are cut at the frame)"
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-
-def sizes_of(configurations: Sequence[Configuration]) -> tuple[dict[Configuration, float], str]:
-    """Each cache's size and its unit: experts a layer where all have that, else GB."""
-    slots = [text(c.value("slots")) for c in configurations]
-    if all(slots):
-        return dict(zip(configurations, map(float, slots), strict=True)), "experts a layer"
-    return {c: c.mean("bytes") / 1e9 for c in configurations}, "GB"
 
 
 def lines(

@@ -51,7 +51,7 @@ def add_gaps(summary: pd.DataFrame) -> pd.DataFrame:
                 baselines[rows] = f"{base.policy}, {base.scope}" if base else ""
         names = [f"gap_{measure}{limit}" for limit in LIMITS]
         added.append(pd.DataFrame(cells, columns=names).assign(**{f"gap_{measure}_baseline": baselines}))
-    return pd.concat([result, *added], axis=1)
+    return pd.concat([result, *added], axis=1).copy()  # of one piece, whatever the summary was read with
 
 
 def gap(configuration: Configuration, group: Sequence[Configuration], column: str) -> Interval:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,19 +12,18 @@ from moesim.sim.forecast import Forecaster
 from moesim.sim.foresight import first_uses, of_schedule
 from moesim.sim.scheduler import Scheduler
 from moesim.sim.work import Work
-from moesim.sim.workload import Workload
+from moesim.sim.workload import Request, Workload
 from moesim.trace.routing import RoutingTrace
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One recorded step: which requests had become visible since the step before, and what ran."""
+    """One recorded step."""
 
     visible: tuple[int, ...]
+    """requests whose prompt or next token had become visible since the step before, in that order"""
     work: Work
     costs: StepCosts
-    continuing: tuple[int, ...]
-    """requests that have a next token after this step"""
 
 
 @dataclass(slots=True)
@@ -62,14 +60,14 @@ class Schedule:
         sequences = self.workload.sequences
         forecaster = Forecaster(policy, limits, trace, sequences)
         later = []
+        reached: dict[int, int] = {}
         for step, frame in enumerate(self.frames):
             for number in frame.visible:
-                request = self.workload[number]
-                scheduler.admit(number, request.prompt, routes_of(trace, request.sequence, 0, request.prompt))
+                join(scheduler, self.workload[number], reached.get(number, 0), trace)
             scheduler.take(frame.work.parts)
+            reached.update((part.request, part.start + part.tokens) for part in frame.work.parts)
             coming = forecaster.steps(list(scheduler.queue.values()), frame.work.parts, persist)
             later.append(first_uses(coming, step, experts, unseen, None))
-            requeue(scheduler, frame.work, frame.continuing, self.workload, trace)
         return later
 
 
@@ -84,13 +82,9 @@ def routes_of(trace: RoutingTrace, sequence: int, start: int, tokens: int) -> np
     return trace.experts[row : row + tokens, 0, 0].copy()
 
 
-def requeue(
-    scheduler: Scheduler, work: Work, continuing: Sequence[int], workload: Workload, trace: RoutingTrace
-) -> None:
-    """The sampled tokens of a step's requests go to the end of the queue, in the order of the step."""
-    going_on = set(continuing)
-    for part in work.parts:
-        if part.request in going_on:
-            position = part.start + part.tokens
-            routes = routes_of(trace, workload[part.request].sequence, position, 1)
-            scheduler.sampled(part.request, position, routes)
+def join(scheduler: Scheduler, request: Request, position: int, trace: RoutingTrace) -> None:
+    """What `request` has at `position` - its prompt, or its next token - goes to the end of the queue."""
+    if position == 0:
+        scheduler.admit(request.number, request.prompt, routes_of(trace, request.sequence, 0, request.prompt))
+    else:
+        scheduler.sampled(request.number, position, routes_of(trace, request.sequence, position, 1))

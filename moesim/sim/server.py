@@ -17,7 +17,7 @@ from moesim.sim.forecast import Forecaster
 from moesim.sim.foresight import first_uses, persisting
 from moesim.sim.log import StepLog
 from moesim.sim.oracle import FreeOracle
-from moesim.sim.schedule import Frame, Schedule, requeue, routes_of
+from moesim.sim.schedule import Frame, Schedule, join
 from moesim.sim.scheduler import Scheduler
 from moesim.sim.setup import Inputs, Setup
 from moesim.sim.work import Part, Work, make_work
@@ -137,12 +137,13 @@ class FreeServer(Server):
         request.arrival = self.now
         self.arrived += 1
         request.visible = self.route_aside(request.prompt, self.now)
-        self._at(request.visible, lambda: self._show(request))
+        self._at(request.visible, lambda: self._show([(request.number, 0)]))
 
-    def _show(self, request: Request) -> None:
-        routes = routes_of(self.trace, request.sequence, 0, request.prompt)
-        self.scheduler.admit(request.number, request.prompt, routes)
-        self.came_into_view.append(request.number)
+    def _show(self, shown: Sequence[tuple[int, int]]) -> None:
+        """What these requests have at these positions is there, and routed."""
+        for number, position in shown:
+            join(self.scheduler, self.workload[number], position, self.trace)
+            self.came_into_view.append(number)
         self._wake()
 
     def _at(self, time: int, act: Callable[[], None]) -> None:
@@ -182,7 +183,7 @@ class FreeServer(Server):
         work = make_work(parts, self.trace, self.workload.sequences)
         yielding, continuing = self.sampling(parts)
         costs = self.costs_of(work, len(yielding), len(continuing))
-        self.frames.append(Frame(visible, work, costs, tuple(continuing)))
+        self.frames.append(Frame(visible, work, costs))
         end = self.run_step(step, work, costs, start, [self._later(step, work, f) for f in self.setup.foresights])
         yield self._sleep(end - start)
         finished = self.deliver(yielding)
@@ -195,15 +196,13 @@ class FreeServer(Server):
                 self._arrive(request)
 
     def _requeue(self, work: Work, continuing: list[int]) -> None:
-        if self.decoupled and self.config.machine.router == "side" and continuing:
-            visible = self.route_aside(len(continuing), self.now)
-            self._at(visible, lambda: self._requeue_now(work, continuing))
+        """The sampled tokens go to the end of the queue, in the order of the step, once they are routed."""
+        going_on = set(continuing)
+        shown = [(part.request, part.start + part.tokens) for part in work.parts if part.request in going_on]
+        if self.decoupled and self.config.machine.router == "side" and shown:
+            self._at(self.route_aside(len(shown), self.now), lambda: self._show(shown))
         else:
-            self._requeue_now(work, continuing)
-
-    def _requeue_now(self, work: Work, continuing: list[int]) -> None:
-        requeue(self.scheduler, work, continuing, self.workload, self.trace)
-        self._wake()
+            self._show(shown)
 
     def _later(self, step: int, work: Work, kind: tuple[str, str]) -> np.ndarray:
         """What a foresight of this kind knows beyond the step that starts now."""
@@ -232,30 +231,39 @@ class ReplayServer(Server):
     ) -> None:
         super().__init__(config, inputs, setup, workload)
         self.schedule = schedule
+        self.arrived = 0
+        self.ready: dict[int, int] = {}
+        """when a request's prompt or next token is visible"""
+        self.ends: list[int] = []
 
     def run(self) -> None:
         """All recorded steps."""
         laters = [self._laters(kind) for kind in self.setup.foresights]
-        ready: dict[int, int] = {}
-        ends: list[int] = []
         now = 0
         for step, frame in enumerate(self.schedule.frames):
-            for number in frame.visible:
-                self._arrive(self.workload[number], ends, ready)
-            start = max([now, *(ready.get(p.request, 0) for p in frame.work.parts)])
+            self._arrive(now, max(frame.visible, default=-1))
+            start = max([now, *(self.ready.get(p.request, 0) for p in frame.work.parts)])
             yielding, continuing = self.sampling(frame.work.parts)
             now = self.run_step(step, frame.work, frame.costs, start, [later[step] for later in laters])
-            ends.append(now)
+            self._arrive(now)
+            self.ends.append(now)
             self.deliver(yielding)
             if self.decoupled and self.config.machine.router == "side" and continuing:
-                ready.update(dict.fromkeys(continuing, self.route_aside(len(continuing), now)))
+                self.ready.update(dict.fromkeys(continuing, self.route_aside(len(continuing), now)))
+        self._arrive(now)
         self.scheduler.longest_pass_over = self.schedule.longest_pass_over
 
-    def _arrive(self, request: Request, ends: list[int], ready: dict[int, int]) -> None:
-        if request.number in self.schedule.after_step:
-            request.arrival = ends[self.schedule.after_step[request.number]]
-        request.visible = self.route_aside(request.prompt, request.arrival)
-        ready[request.number] = request.visible
+    def _arrive(self, until: int, last: int = -1) -> None:
+        """Requests that come by `until`, and those up to number `last`, go to the router in their order."""
+        while self.arrived < self.config.traffic.requests:
+            request = self.workload[self.arrived]
+            after = self.schedule.after_step.get(request.number)
+            if after is not None and after < len(self.ends):
+                request.arrival = self.ends[after]
+            if request.arrival < 0 or (request.arrival > until and request.number > last):
+                return
+            request.visible = self.ready[request.number] = self.route_aside(request.prompt, request.arrival)
+            self.arrived += 1
 
     def _laters(self, kind: tuple[str, str]) -> Sequence[np.ndarray]:
         level, unknown = kind

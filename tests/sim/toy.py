@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -141,6 +142,7 @@ def run(
     router: str = "decoupled",
     check: bool = True,
     direct: bool = False,
+    progress: Callable[[int], None] | None = None,
     **changes: Any,
 ) -> RunResult:
     """Simulate a toy server; `changes` go to `config`."""
@@ -150,7 +152,7 @@ def run(
         else trace(sequences, layers=layers, experts=experts, router=router)
     )
     inputs = Inputs(made, shape(layers, experts), costs or ToyCosts(), link or ToyLink())  # type: ignore[arg-type]
-    return simulate(config(**changes), inputs, 0, check=check, direct=direct)
+    return simulate(config(**changes), inputs, 0, check=check, direct=direct, progress=progress)
 
 
 def classes(result: RunResult) -> dict[str, int]:

@@ -7,10 +7,8 @@ to one part: a compute part, or what an idle stream waited for.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from operator import itemgetter
 from typing import Protocol
 
 import numpy as np
@@ -19,6 +17,7 @@ from moesim.policy import LayerView, PrefetchPolicy, StepView, View
 from moesim.sim.cache import ABSENT, FRESH, LOADING, RESIDENT, ExpertCache
 from moesim.sim.foresight import Foresight
 from moesim.sim.link import NEVER, Link
+from moesim.sim.pattern import Keys, Pattern, keys_of, loads_of
 from moesim.sim.work import LayerWork, Work
 
 PARTS = ("attention", "rest", "gate", "router", "experts", "host", "miss_stall", "late_stall")
@@ -54,23 +53,6 @@ class StepCosts:
     router: int
 
 
-@dataclass(frozen=True, slots=True)
-class Pattern:
-    """What `_load_and_run` did in a situation, to be done again where the situation is the same.
-
-    Without a prefetcher the link is quiet when a layer event begins, so that everything in it follows from the tokens
-    of each key, which keys are there, and how late the host is. Times are relative to the instant of the gate. `loads`
-    are the keys that came, in order and by rank; in waves, each with the keys of the event that could leave for it.
-    """
-
-    loads: tuple[tuple[int, tuple[int, ...]], ...]
-    stream: int
-    host: int
-    parts: tuple[int, ...]
-    link_busy_ns: int
-    waves: int
-
-
 class Sooner:
     """Keys that are needed no later than a given event, as far as the prefetcher's level shows."""
 
@@ -82,10 +64,6 @@ class Sooner:
 
     def __contains__(self, key: object) -> bool:
         return bool(self.uses[key] <= self.limit)  # type: ignore[call-overload]
-
-
-Keys = tuple[tuple[int, ...], Callable[[bytearray], tuple[int, ...]], frozenset[int]]
-"""keys of a layer event, what reads their states, and the keys as a set"""
 
 
 class Engine:
@@ -292,7 +270,7 @@ class Engine:
         self._advance(self.stream)
         self.cache.script = None
         return Pattern(
-            _loads(script, keys),
+            loads_of(script, keys),
             self.stream - now,
             self.host - now,
             tuple(after - before for before, after in zip(parts, self.parts, strict=True)),
@@ -416,36 +394,3 @@ class Engine:
         state, pinned = self.cache.state, self.cache.pinned
         keys = [key for key in self.prefetcher.plan() if state[key] == ABSENT and key not in pinned]
         return self.link.plan(keys, self.cache.sizes, at)
-
-
-@lru_cache(maxsize=1024)
-def keys_of(layers: int, width: int, experts: tuple[int, ...]) -> list[Keys]:
-    """Keys of `experts` in every layer. Compared runs replay the same steps, so that most are asked for again."""
-    found = []
-    for base in range(0, layers * width, width):
-        keys = tuple(base + e for e in experts)
-        found.append((keys, _states_of(keys), frozenset(keys)))
-    return found
-
-
-def _loads(
-    script: Sequence[tuple[str, tuple[int, ...]]], keys: tuple[int, ...]
-) -> tuple[tuple[int, tuple[int, ...]], ...]:
-    """From what the cache noted: each load with the keys of the event that had run, if it had to take one of those."""
-    rank = {key: place for place, key in enumerate(keys)}
-    loads: list[tuple[int, tuple[int, ...]]] = []
-    released: tuple[int, ...] = ()
-    for what, named in script:
-        if what == "release":
-            released += tuple(rank[key] for key in named)
-        else:
-            loads.append((rank[named[0]], released if what == "again" else ()))
-    return tuple(loads)
-
-
-def _states_of(keys: tuple[int, ...]) -> Callable[[bytearray], tuple[int, ...]]:
-    """`itemgetter` is the fastest reader of several states, but gives no tuple for one key."""
-    if len(keys) == 1:
-        only = keys[0]
-        return lambda state: (state[only],)
-    return itemgetter(*keys) if keys else lambda state: ()

@@ -25,6 +25,7 @@ app = typer.Typer(
 trace_app = typer.Typer(help="Routing traces.", no_args_is_help=True)
 app.add_typer(trace_app, name="trace")
 
+READABLE = 60  # lines of a table that a person reads at once
 JSON = Annotated[
     bool, typer.Option("--json", help="Print one JSON document on standard output, and nothing else there.")
 ]
@@ -154,14 +155,21 @@ def dump(document: Any) -> str:
 
 
 def report(results: Results) -> None:
-    """The table for a person, and where the files are."""
+    """The table for a person, or its digest where it is long, and where the files are."""
     from rich.console import Console
 
-    from moesim.analysis.table import show
+    from moesim.analysis import digest, layout, table
+    from moesim.results import TABLE
 
     console = Console()
-    show(results, console)
-    console.print(f"\nResults: {results.folder}", highlight=False, soft_wrap=True)
+    width = layout.width_of(console)
+    lines = table.lines(results, width)
+    whole = len(lines) <= READABLE
+    layout.show(lines if whole else digest.lines(results, width), console)
+    if not whole:
+        text = f"\nThe table of all policies ({len(lines)} lines): {results.folder / TABLE}"
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
+    console.print(f"\nResults: {results.folder}", highlight=False, markup=False, soft_wrap=True)
 
 
 @trace_app.command()

@@ -1,7 +1,8 @@
 """The results folder of an experiment: written whole or not at all, and read back (DESIGN 5, Files).
 
-summary.csv (a row per run), requests.parquet, steps.parquet and transfers.parquet where saved, resolved.yaml (every
-point as it ran, digests of all inputs), and run.json, the only file that differs between equal runs.
+summary.csv (a row per run), table.txt (for a person), requests.parquet, steps.parquet and transfers.parquet where
+saved, resolved.yaml (every point as it ran, digests of all inputs), and run.json, the only file that differs between
+equal runs.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
     from moesim.plan import Plan, Run
     from moesim.sim import RunResult
 
-SUMMARY, REQUESTS, RESOLVED, RUN = "summary.csv", "requests.parquet", "resolved.yaml", "run.json"
+SUMMARY, TABLE, REQUESTS = "summary.csv", "table.txt", "requests.parquet"
+RESOLVED, RUN = "resolved.yaml", "run.json"
 DETAILS = ("steps", "transfers")
 MARK = "# moesim results: every point of the experiment as it ran, and the sha256 of what it read\n"
 
@@ -87,8 +89,14 @@ class Results:
         return self._resolved()["inputs"]
 
     def table(self) -> str:
-        """The table that `moesim run` prints."""
+        """Every policy of every case and memory size, at most 100 columns wide: the text of `table.txt`."""
         from moesim.analysis.table import render
+
+        return render(self)
+
+    def digest(self) -> str:
+        """The table in short, a row per case and memory size: its best policy, and what it is worth."""
+        from moesim.analysis.digest import render
 
         return render(self)
 
@@ -150,12 +158,14 @@ def write(folder: Path, plan: Plan, runs: Sequence[Run], results: Sequence[RunRe
 
     from moesim.analysis.gap import add_gaps
     from moesim.analysis.metrics import request_metrics
+    from moesim.analysis.table import render
 
     rows = summary.rows(runs, results)
     frame = add_gaps(summary.read_csv(summary.to_csv(rows)))
     gaps: list[dict[Any, Any]] = frame[[column for column in frame.columns if column not in rows[0]]].to_dict("records")
     text = summary.to_csv([row | more for row, more in zip(rows, gaps, strict=True)])
     (folder / SUMMARY).write_text(text, encoding="utf-8")
+    (folder / TABLE).write_text(render(summary.read_csv(text)), encoding="utf-8")
     requests = pd.concat([_frame(run, result.requests) for run, result in zip(runs, results, strict=True)])
     _write_table(folder / REQUESTS, request_metrics(requests.reset_index(drop=True)))
     for name in save:

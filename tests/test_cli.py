@@ -52,6 +52,22 @@ def test_run_prints_a_table_and_writes_a_folder(tmp_path: Path) -> None:
     assert {".csv", ".parquet", ".yaml", ".json", ".svg"} <= names
 
 
+def test_a_table_too_long_to_read_is_a_file_and_its_digest_is_printed(tmp_path: Path) -> None:
+    memory = {"slots": [2, 3, 4, 5], "scope": ["layer", "global"]}
+    caches = ["lru", "fifo", "lfu", {"name": "lookahead", "level": ["step", "oracle"]}]
+    done = call("run", write(tmp_path, memory=memory, cache=caches, schedule="frozen"), "--out", tmp_path / "out")
+    results = moesim.load(tmp_path / "out")
+    assert (done.exit_code, done.stderr) == (0, "")
+    count = len(results.table().splitlines())
+    assert done.stdout == (
+        f"{results.digest()}\nThe table of all policies ({count} lines): {results.folder / 'table.txt'}\n"
+        f"\nResults: {results.folder}\n"
+    )
+    assert count > 60 and (results.folder / "table.txt").read_text() == results.table()
+    short = call("run", write(tmp_path, cache=caches), "--out", tmp_path / "short").stdout
+    assert short == f"{moesim.load(tmp_path / 'short').table()}\nResults: {tmp_path / 'short'}\n"
+
+
 def test_json_is_one_document_and_nothing_else(tmp_path: Path) -> None:
     path = write(tmp_path)
     done = call("run", path, "--out", tmp_path / "out", "--json", "--set", "memory.slots=[3, 4]", "--seed", 5)
@@ -65,7 +81,7 @@ def test_json_is_one_document_and_nothing_else(tmp_path: Path) -> None:
 def test_quiet_says_nothing(tmp_path: Path) -> None:
     done = call("run", write(tmp_path), "--out", tmp_path / "out", "--quiet", "--save", "steps,transfers", "--check")
     assert (done.exit_code, done.output) == (0, "")
-    assert (tmp_path / "out" / "summary.csv").is_file()
+    assert (tmp_path / "out" / "summary.csv").is_file() and (tmp_path / "out" / "table.txt").is_file()
 
 
 def test_dry_run_lists_the_runs_and_writes_nothing(tmp_path: Path) -> None:

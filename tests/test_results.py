@@ -125,6 +125,13 @@ def test_files_hold_no_trace_of_the_writer(results: Results) -> None:
     yaml.safe_load(text)
 
 
+def test_the_table_is_a_file_and_the_digest_has_a_row_per_case_and_size(results: Results) -> None:
+    assert (results.folder / "table.txt").read_text(encoding="utf-8") == results.table()
+    rows = [line for line in results.digest().split("\n\n")[1].splitlines() if ", layer" in line or ", global" in line]
+    assert len(rows) == 2 * 2 * 2, "cases, sizes, schedules"
+    assert "free" in results.digest() and "not a bound" in results.digest()
+
+
 def test_the_document_is_json_without_gaps(results: Results) -> None:
     document = json.loads(json.dumps(results.document(), allow_nan=False))
     assert (document["name"], len(document["runs"])) == ("tiny", 24)

@@ -28,7 +28,7 @@ GRID: dict[str, Any] = {
     "schedule": "frozen",
     "replications": 2,
 }
-SAME = ("summary.csv", "requests.parquet", "resolved.yaml")
+SAME = ("summary.csv", "table.txt", "requests.parquet", "resolved.yaml")
 
 
 def contents(folder: Path) -> dict[str, bytes]:

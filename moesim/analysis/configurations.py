@@ -168,6 +168,11 @@ def is_estimated(configuration: Configuration) -> bool:
     return any("ESTIMATED" in label for label in labels_of(configuration))
 
 
+def oracle_is_no_bound(configurations: Iterable[Configuration]) -> bool:
+    """Whether an oracle among them is no bound, as in a free schedule."""
+    return any("not a bound" in c.oracle for c in configurations)
+
+
 def grouped(configurations: Iterable[Configuration]) -> dict[tuple[tuple[str, str], ...], list[Configuration]]:
     """The configurations by what must be equal to compare them, in the order of the file."""
     groups: dict[tuple[tuple[str, str], ...], list[Configuration]] = {}

@@ -1,8 +1,9 @@
-"""What the figures share: panels, lines with intervals, the axis of cache sizes, and title, legend and labels."""
+"""What the figures share: panels, lines with intervals, and title, legend and labels."""
 
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -10,8 +11,10 @@ import numpy as np
 
 from moesim.analysis import palette
 from moesim.analysis.compare import Interval
-from moesim.analysis.configurations import Configuration, is_estimated, labels_of
+from moesim.analysis.configurations import Configuration, is_estimated, labels_of, oracle_is_no_bound
+from moesim.analysis.layout import DOT, wrapped
 
+LETTERS = 11.5  # of a title, in an inch
 INTERVALS = ", with 95 % intervals (long ones are cut at the frame)"
 
 if TYPE_CHECKING:
@@ -53,11 +56,13 @@ def bound(panel: Axes, values: dict[float, float], name: str, dashes: Any) -> No
         panel.plot(*zip(*points, strict=True), color="#444444", linestyle=dashes, linewidth=1.4, label=name)
 
 
-def panels_of(rows: int, columns: int, size: tuple[float, float], **share: Any) -> tuple[Figure, np.ndarray]:
-    """A figure and its panels [rows, columns], each of `size` inches."""
+def panels_of(
+    rows: int, columns: int, size: tuple[float, float], beside: float = 0.0, **share: Any
+) -> tuple[Figure, np.ndarray]:
+    """A figure and its panels [rows, columns], each of `size` inches, with room `beside` them for names and legend."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(max(size[0] * columns, 6.4), size[1] * rows + 1.3), layout="constrained")
+    figure = Figure(figsize=(max(size[0] * columns + beside, 6.4), size[1] * rows + 1.5), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False, **share)
     for panel in panels.flat:
         panel.grid(visible=True, color="#E5E5E5", linewidth=0.6)
@@ -66,9 +71,13 @@ def panels_of(rows: int, columns: int, size: tuple[float, float], **share: Any) 
 
 
 def finish(
-    figure: Figure, panels: np.ndarray, title: str, configurations: Sequence[Configuration], bars: str = INTERVALS
+    figure: Figure,
+    panels: np.ndarray,
+    titles: tuple[str, str],
+    configurations: Sequence[Configuration],
+    bars: str = INTERVALS,
 ) -> Figure:
-    """Title, what the figure is of and what its `bars` are, and one legend for all panels."""
+    """Titles (what it is of, what to see), notes with what its `bars` are, and one legend for all panels."""
     from matplotlib.lines import Line2D
 
     found: dict[str, Any] = {}
@@ -76,8 +85,10 @@ def finish(
         for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
             found.setdefault(label, handle)
     notes = [*_marks(configurations, bars), *dict.fromkeys(label for c in configurations for label in labels_of(c))]
-    estimated = "ESTIMATED times · " if any(is_estimated(c) for c in configurations) else ""
-    figure.suptitle(estimated + title, fontsize=11, x=0.01, horizontalalignment="left")
+    estimated = f"ESTIMATED times{DOT}" if any(is_estimated(c) for c in configurations) else ""
+    width = int(figure.get_figwidth() * LETTERS)
+    above = [*wrapped((estimated + titles[0]).split(DOT), width), *textwrap.wrap(titles[1], width)]
+    figure.suptitle("\n".join(above), fontsize=11, x=0.01, horizontalalignment="left")
     order = sorted(found, key=lambda label: isinstance(found[label], Line2D))  # guides after the policies
     figure.legend([found[label] for label in order], order, loc="outside right center", fontsize=8, frameon=False)
     figure.supxlabel("\n".join(notes), fontsize=7, color="#444444")
@@ -87,6 +98,6 @@ def finish(
 def _marks(configurations: Sequence[Configuration], bars: str) -> list[str]:
     replications = max(len(c.runs) for c in configurations)
     means = f"means over {replications} replications{bars}" if replications > 1 else "one replication"
-    oracles = {c.oracle for c in configurations if c.level == "oracle"}
-    bound = "; not a bound, as the schedule is free" if any("not a bound" in name for name in oracles) else ""
-    return [f"oracle: knows the future{bound}"] * bool(oracles) + [means]
+    oracles = any(c.level == "oracle" for c in configurations)
+    bound = "; not a bound where the schedule is free" if oracle_is_no_bound(configurations) else ""
+    return [f"oracle: knows the future, not a policy to deploy{bound}"] * oracles + [means]

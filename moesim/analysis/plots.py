@@ -8,8 +8,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from moesim.analysis import figures
-from moesim.analysis.configurations import SIZE, Configuration, distinctions, read, summary_of
+from moesim.analysis import figures, horizon, overview
+from moesim.analysis.configurations import Configuration, read, summary_of
+from moesim.analysis.layout import DOT
+from moesim.analysis.naming import Set, distinctions, heading, sets
 from moesim.files import write_aside
 
 if TYPE_CHECKING:
@@ -25,7 +27,6 @@ STYLE: dict[Any, Any] = {
     "savefig.dpi": 150,
 }
 METADATA = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}
-Set = tuple[tuple[str, str], ...]
 
 
 def save_all(results: Any, folder: Path | str, note: Callable[[str], object] | None = None) -> list[Path]:
@@ -53,29 +54,20 @@ def _figures(configurations: Sequence[Configuration]) -> Iterator[tuple[str, Fig
     found = sets(configurations)
     names = {key: _names(key, list(found)) for key in found}
     if len(found) > 1:
-        by_title = {" · ".join(distinctions(key, list(found))): members for key, members in found.items()}
-        yield "cases", figures.across_sets(by_title), "the cache has one size only"
+        by_title = {DOT.join(distinctions(key, list(found))): members for key, members in found.items()}
+        yield "cases", overview.across_sets(by_title), "no time of a history policy, of another or of an oracle"
     for key, members in found.items():
         name, title = names[key]
         yield f"{name}-slots", figures.against_slots(members, title), "the cache has one size only"
-        for scope in sorted({c.scope for c in members}):
-            drawn = figures.against_horizon(members, title, scope)
-            yield f"{name}-horizon-{scope}", drawn, "no gap captured at two horizons or more"
+        yield f"{name}-horizon", horizon.against_horizon(members, title), "no gap captured at two horizons or more"
         yield f"{name}-time", figures.where_time_goes(members, title), "no parts of a step's time"
 
 
-def sets(configurations: Sequence[Configuration]) -> dict[Set, list[Configuration]]:
-    """The configurations by all that they must have in common but the memory's size."""
-    found: dict[Set, list[Configuration]] = {}
-    for c in configurations:
-        found.setdefault(tuple(pair for pair in c.group if pair[0] not in SIZE), []).append(c)
-    return found
-
-
 def _names(key: Set, keys: Sequence[Set]) -> tuple[str, str]:
-    words = distinctions(key, keys)
-    slug = re.sub(r"[^a-z0-9]+", "-", " ".join(words).lower()).strip("-")
-    return slug or "all", " · ".join(filter(None, [*words, SCHEDULES.get(dict(key).get("schedule", ""), "")]))
+    """File name and title: the name is of what tells the set from others, the title has all that is not usual too."""
+    slug = re.sub(r"[^a-z0-9]+", "-", " ".join(distinctions(key, keys)).lower()).strip("-")
+    words = [word for word in heading(key, keys) if not word.startswith("schedule ")]
+    return slug or "all", DOT.join(filter(None, [*words, SCHEDULES.get(dict(key).get("schedule", ""), "")]))
 
 
 def _save(figure: Figure, folder: Path, name: str) -> list[Path]:

@@ -4,106 +4,72 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from moesim.analysis import compare
-from moesim.analysis.compare import Interval
 from moesim.analysis.configurations import (
     UNLIMITED,
     Configuration,
     baseline,
     best,
     bound,
-    distinctions,
     grouped,
     is_estimated,
     labels_of,
+    oracle_is_no_bound,
     read,
     size_text,
     summary_of,
 )
 from moesim.analysis.gap import MEASURES, against_baseline, gap
+from moesim.analysis.layout import WIDTH, Column, Line, fit, join, number, plain, share, significant, wrapped
+from moesim.analysis.naming import Set, heading, set_of, sets, usual_words
 
-if TYPE_CHECKING:
-    from rich.console import Console
-
-WIDTH = 100
 MISSES, TIME = MEASURES["misses"], MEASURES["time"]
-STYLES = {
-    "title": "bold",
-    "head": "bold cyan",
-    "oracle": "magenta",
-    "bound": "blue",
-    "note": "dim",
-    "warn": "bold yellow",
-    "plain": "",
-}
 MARKS = (
-    "B baseline: the best policy without lookahead (level history) at equal bytes in either scope, by time per token",
+    "B baseline: the best policy of level history (no lookahead) at equal bytes in either scope, by time",
     "* best of its group, oracles apart     o oracle: knows the future, not a policy to deploy",
-    "± half of the 95 % interval of the mean over replications; (in parentheses): not shown to differ from B,",
-    "  the paired 95 % interval of the difference includes 0",
-    "gap captured: 0 % = best history policy, 100 % = best unlimited oracle, in misses and in time per token;",
-    "  blank: the oracle was not shown to gain; unclear: the interval is wider than ± 100 %; ∞: unlimited horizon",
+    "± half of the 95 % interval of the mean over replications; (in parentheses): not shown to differ",
+    "  from B, the paired 95 % interval of the difference includes 0",
+    "gap: 0 % = best history policy, 100 % = best unlimited oracle, in misses and in time per token;",
+    "  blank: the oracle was not shown to gain; unclear: the interval is wider than ± 100 %",
+    "∞: unlimited horizon     scope: one cache for each layer, or a global one, of equal bytes in all",
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """One line of the table; `style` is a key of STYLES."""
-
-    text: str
-    style: str = "plain"
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """A column of the table: heading of two lines, cell of a configuration in its group, how soon it is given up."""
-
-    heading: tuple[str, str]
-    cell: Callable[[Configuration, Sequence[Configuration]], str]
-    give_up: int = 0
-    left: bool = False
 
 
 def render(results: Any, width: int = WIDTH) -> str:
     """The table as plain text, at most `width` columns wide where it can be. `results` is a summary or has one."""
-    return "\n".join(line.text for line in lines(results, width)) + "\n"
-
-
-def show(results: Any, console: Console) -> None:
-    """Print the table, styled where the console is a terminal and plain elsewhere."""
-    from rich.text import Text
-
-    width = console.width if console.is_terminal else max(console.width, WIDTH)
-    for line in lines(results, width):
-        console.print(Text(line.text, style=STYLES[line.style]), soft_wrap=True)
+    return plain(lines(results, width))
 
 
 def lines(results: Any, width: int = WIDTH) -> list[Line]:
     """All lines: a block per group with its bounds, then what the figures are of and what the marks mean."""
-    summary = summary_of(results)
-    configurations = read(summary)
+    configurations = read(summary_of(results))
     groups = list(grouped(configurations).values())
-    blocks = [[_cells(c, group, COLUMNS) for c in group] + _bound_rows(group) for group in groups]
-    kept, widths = _fit([row for block in blocks for row in block], width)
-    head = [Line(_join([column.heading[i] for column in COLUMNS], kept, widths), "head") for i in (0, 1)]
-    estimated = any(is_estimated(c) for c in configurations)
-    result = [Line("Times are ESTIMATED, not measured; see the last lines.", "warn"), Line("")] if estimated else []
+    blocks = [[_cells(c, group) for c in group] + _bound_rows(group) for group in groups]
+    kept, widths = fit(COLUMNS, [row for block in blocks for row in block], width)
+    head = [Line(join(COLUMNS, [column.heading[i] for column in COLUMNS], kept, widths), "head") for i in (0, 1)]
+    keys = list(sets(configurations))
+    result = warning(configurations)
     for group, block in zip(groups, blocks, strict=True):
         styles = ["oracle" if c.level == "oracle" else "plain" for c in group]
         styles += ["bound"] * (len(block) - len(group))
-        result += _heading(_title(group, groups), head)
-        result += [Line(_join(row, kept, widths), style) for row, style in zip(block, styles, strict=True)]
+        result += _headed(wrapped(_title(group, keys), width), head)
+        result += [Line(join(COLUMNS, row, kept, widths), style) for row, style in zip(block, styles, strict=True)]
         result.append(Line(""))
-    return result + [Line(text, "note") for text in footer(configurations)]
+    return result + [Line(text, "note") for text in (*footer(configurations), *MARKS)]
+
+
+def warning(configurations: Sequence[Configuration]) -> list[Line]:
+    """Said before anything else where a time is estimated."""
+    estimated = any(is_estimated(c) for c in configurations)
+    return [Line("Times are ESTIMATED, not measured; see the last lines.", "warn"), Line("")] if estimated else []
 
 
 def footer(configurations: Sequence[Configuration]) -> list[str]:
-    """What the figures are of, which of them are estimated, and what the marks mean."""
+    """What the figures are of, which of them are estimated, and what holds for all."""
     schedules = {
-        "frozen": "schedule frozen: all policies replay the same recorded steps, so misses and bounds compare exactly",
+        "frozen": "schedule frozen: all policies replay the same recorded steps; misses and bounds compare exactly",
         "free": "schedule free: each policy forms its own batches; an oracle is no bound here",
     }
     found = sorted({str(c.value("schedule")) for c in configurations})
@@ -112,24 +78,31 @@ def footer(configurations: Sequence[Configuration]) -> list[str]:
     notes = list(dict.fromkeys(labels)) + [schedules.get(name, f"schedule {name}") for name in found]
     if replications == 1:
         notes.append("one replication: no intervals, so no difference and no gap is claimed (replications: 2 or more)")
-    return [*notes, *MARKS]
+    return [*notes, *filter(None, [usual_words(list(sets(configurations)))])]
 
 
-def _heading(title: str, head: list[Line]) -> list[Line]:
+def _headed(title: list[str], head: list[Line]) -> list[Line]:
     """Title and column headings; the title stands in the blank start of the first heading where it fits."""
     blank = len(head[0].text) - len(head[0].text.lstrip())
-    if len(title) >= blank:
-        return [Line(title, "title"), *head]
-    return [Line(title + head[0].text[len(title) :], "title"), *head[1:]]
+    if len(title) > 1 or len(title[0]) >= blank:
+        return [*(Line(text, "title") for text in title), *head]
+    return [Line(title[0] + head[0].text[len(title[0]) :], "title"), *head[1:]]
 
 
-def _title(group: Sequence[Configuration], groups: Sequence[Sequence[Configuration]]) -> str:
-    case, *rest = distinctions(group[0].group, [other[0].group for other in groups]) or [""]
-    return " · ".join(filter(None, [case, size_text(group[0]), *rest]))
+def _title(group: Sequence[Configuration], keys: Sequence[Set]) -> list[str]:
+    first = group[0]
+    words = heading(set_of(first), keys)
+    rest = words[1:] if first.case else words
+    return [*filter(None, [first.case, size_text(first)]), *rest, *no_bound(group)]
 
 
-def _cells(configuration: Configuration, group: Sequence[Configuration], columns: Sequence[Column]) -> list[str]:
-    return [column.cell(configuration, group) for column in columns]
+def no_bound(configurations: Sequence[Configuration]) -> list[str]:
+    """What a heading says of oracles that are no bound."""
+    return ["oracle: not a bound"] * oracle_is_no_bound(configurations)
+
+
+def _cells(configuration: Configuration, group: Sequence[Configuration]) -> list[str]:
+    return [column.cell(configuration, group) for column in COLUMNS]
 
 
 def _mark(c: Configuration, group: Sequence[Configuration]) -> str:
@@ -164,7 +137,7 @@ def _gap(measure: str) -> Callable[[Configuration, Sequence[Configuration]], str
             return ""
         if c in (baseline(group, MEASURES[measure]), bound(group, MEASURES[measure])):
             return f"{abs(captured.value) * 100:.0f}"
-        return f"{round(captured.value * 100)}±{captured.half * 100:.0f}" if captured.half < 1 else "unclear"
+        return share(captured)
 
     return cell
 
@@ -201,39 +174,3 @@ def _bound_rows(group: Sequence[Configuration]) -> list[list[str]]:
                 cells = ["", name, configuration.scope, significant(least) + " ", significant(fastest) + " "]
                 rows.setdefault((name, *cells[3:]), []).append(cells + [""] * (len(COLUMNS) - len(cells)))
     return [[*same[0][:2], same[0][2] if len(same) == 1 else "", *same[0][3:]] for same in rows.values()]
-
-
-def _fit(rows: list[list[str]], width: int) -> tuple[list[int], list[int]]:
-    """Which columns to keep so that a row fits, and their widths."""
-    widths = [
-        max(len(cell) for cell in (*column.heading, *(row[i] for row in rows))) for i, column in enumerate(COLUMNS)
-    ]
-    kept = list(range(len(COLUMNS)))
-    while sum(widths[i] + 1 for i in kept) - 1 > width:
-        spare = max(kept, key=lambda i: COLUMNS[i].give_up)
-        if not COLUMNS[spare].give_up:
-            break
-        kept.remove(spare)
-    return kept, [widths[i] for i in kept]
-
-
-def _join(cells: Sequence[str], kept: list[int], widths: list[int]) -> str:
-    pairs = ((cells[i].ljust(w) if COLUMNS[i].left else cells[i].rjust(w)) for i, w in zip(kept, widths, strict=True))
-    return " ".join(pairs).rstrip()
-
-
-def number(interval: Interval) -> str:
-    """A mean with the half-width of its interval, in equal decimals."""
-    if math.isnan(interval.value) or not interval.bounded:
-        return significant(interval.value)
-    digits = _decimals(interval.value)
-    return f"{interval.value:.{digits}f} ±{interval.half:.{digits}f}"
-
-
-def significant(value: float) -> str:
-    """Three significant digits without an exponent, blank for NaN."""
-    return "" if math.isnan(value) else f"{value:.{_decimals(value)}f}"
-
-
-def _decimals(value: float) -> int:
-    return 3 if value == 0 else min(max(2 - math.floor(math.log10(abs(value))), 0), 6)

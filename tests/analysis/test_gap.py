@@ -107,3 +107,12 @@ def test_difference_from_the_baseline_is_relative() -> None:
     got = gap.against_baseline(group[2], group, "misses_per_output_token")
     assert got.value == pytest.approx(8.5 / 11 - 1) and got.excludes(0)
     assert not gap.against_baseline(group[0], group, "misses_per_output_token").excludes(0)
+
+
+def test_what_is_added_to_a_frame_in_pieces_gives_one_that_may_be_worked_on(recwarn: pytest.WarningsRecorder) -> None:
+    """pandas.read_csv gives a block a column, and warns of more than a hundred when a column is inserted."""
+    frame = gap.add_gaps(factory.read_back(factory.summary(2, ("fresh",), (4,))))
+    assert frame.shape[1] > 100
+    frame["mine"] = 1
+    frame.reset_index()
+    assert not recwarn.list

@@ -5,9 +5,10 @@ from __future__ import annotations
 import io
 import math
 
+import pandas as pd
 import pytest
 
-from moesim.analysis import gap, table
+from moesim.analysis import gap, layout, table
 from tests.analysis import factory
 
 COSTS = {
@@ -81,11 +82,13 @@ def test_a_console_that_is_no_terminal_gets_the_plain_text() -> None:
 
     summary = factory.summary(2, ("fresh",), (3,))
     out = io.StringIO()
-    table.show(summary, Console(file=out, width=60))
+    console = Console(file=out, width=60)
+    layout.show(table.lines(summary, layout.width_of(console)), console)
     assert out.getvalue() == table.render(summary)
     terminal = io.StringIO()
-    table.show(summary, Console(file=terminal, width=100, force_terminal=True, color_system="standard"))
-    assert "\x1b[" in terminal.getvalue()
+    console = Console(file=terminal, width=70, force_terminal=True, color_system="standard")
+    layout.show(table.lines(summary, layout.width_of(console)), console)
+    assert layout.width_of(console) == 70 and "\x1b[" in terminal.getvalue()
 
 
 def test_a_results_object_is_as_good_as_its_summary() -> None:
@@ -95,15 +98,36 @@ def test_a_results_object_is_as_good_as_its_summary() -> None:
     assert table.render(Results()) == table.render(Results.summary)
 
 
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [(0, "0.000"), (0.01234, "0.0123"), (1.234, "1.23"), (99.96, "100.0"), (12345, "12345"), (math.nan, "")],
-)
-def test_three_significant_digits(value: float, text: str) -> None:
-    assert table.significant(value) == text
-
-
 def test_a_title_that_is_too_long_has_a_line_of_its_own() -> None:
     long = table.render(factory.plain(ROWS, case="a case with a name that goes on for longer than a policy's"))
     first, second, *_ = long.splitlines()
     assert first.endswith("(4e-07 GB)") and second.split()[:2] == ["misses", "per"]
+
+
+def test_a_title_wider_than_the_table_is_broken_between_its_parts() -> None:
+    rows = factory.plain(ROWS, batch="expert-aware-aged patience=8", prefetch="none")
+    other = factory.plain(
+        ROWS, batch="decode-first", prefetch="a prefetcher with a name that nobody can read in one go"
+    )
+    text = table.render(pd.concat([rows, other]).reindex(columns=other.columns))
+    heads = [line for line in text.splitlines() if "4e-07" in line or line.startswith("  prefetch") or "batch" in line]
+    assert heads == [
+        "a · 4 experts a layer (4e-07 GB) · batch expert-aware-aged patience=8 · prefetch none",
+        "a · 4 experts a layer (4e-07 GB) · batch decode-first",
+        "  prefetch a prefetcher with a name that nobody can read in one go",
+    ]
+    assert max(map(len, text.splitlines())) <= 100
+
+
+def test_what_all_share_is_said_once() -> None:
+    text = table.render(pd.concat([factory.plain(ROWS, case=case, batch="decode-first") for case in "ab"]))
+    assert text.count("decode-first") == 1 and "where nothing else is said: schedule frozen, batch decode-first" in text
+
+
+def test_an_oracle_of_a_free_schedule_is_called_no_bound_in_its_heading() -> None:
+    rows = factory.plain(ROWS)
+    free = rows.assign(
+        schedule="free", case="b", oracle=rows["oracle"].mask(rows["level"] == "oracle", "oracle, not a bound")
+    )
+    heads = [line for line in table.render(pd.concat([rows, free])).splitlines() if "(4e-07 GB)" in line]
+    assert ["not a bound" in line for line in heads] == [False, True]

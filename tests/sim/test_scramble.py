@@ -1,0 +1,163 @@
+"""Every policy passes the scramble test at its level; a planted cheat of every level and kind fails it."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+
+from moesim.policy import LEVELS, Policy, find, register, registry
+from tests.policies.drive import Variant, label, variants
+from tests.sim import cheats
+from tests.sim.scramble import differences, draw_world, observe, scrambled
+
+ROUTERS = ("decoupled", "layerwise")
+
+
+def spec(variant: Variant) -> dict[str, Any]:
+    return {"name": variant[0], **variant[1]}
+
+
+def level_of(kind: str, variant: Variant) -> str:
+    made = find(kind, variant[0])(**variant[1])
+    assert isinstance(made, Policy)
+    return made.level
+
+
+def of_level(kind: str, *levels: str) -> list[Variant]:
+    return [v for v in variants(kind) if level_of(kind, v) in levels]
+
+
+@pytest.mark.parametrize("variant", of_level("cache", *LEVELS[:-1]), ids=label)
+def test_caches_know_what_their_level_shows(variant: Variant) -> None:
+    assert differences(level_of("cache", variant), cache=spec(variant)) == []
+
+
+@pytest.mark.parametrize("variant", of_level("cache", "history", "layer"), ids=label)
+def test_caches_behind_a_layerwise_router(variant: Variant) -> None:
+    assert differences(level_of("cache", variant), router="layerwise", cache=spec(variant)) == []
+
+
+@pytest.mark.parametrize("batch", ["prefill-first", "expert-aware", "expert-aware-aged"])
+@pytest.mark.parametrize("variant", of_level("cache", "queue"), ids=label)
+def test_caches_that_roll_a_batcher_forward(variant: Variant, batch: str) -> None:
+    assert differences("queue", worlds=2, cache=spec(variant), batch=batch) == []
+
+
+@pytest.mark.parametrize("router", ["critical", "side"])
+@pytest.mark.parametrize("scope", ["layer", "global"])
+def test_caches_beside_a_prefetcher(scope: str, router: str) -> None:
+    for level in ("step", "queue"):
+        cache = {"name": "lookahead", "level": level, "unknown": "persist"}
+        rest = {"memory": {"slots": 2, "scope": scope}, "machine": {"router": router, "chunk_bytes": 300}}
+        assert differences(level, cache=cache, prefetch="step-ahead", **rest) == []
+
+
+@pytest.mark.parametrize("variant", of_level("prefetch", *LEVELS[:-1]), ids=label)
+def test_prefetchers_know_what_their_level_shows(variant: Variant) -> None:
+    assert differences(level_of("prefetch", variant), prefetch=spec(variant)) == []
+
+
+@pytest.mark.parametrize("variant", of_level("batch", *LEVELS[:-1]), ids=label)
+def test_batchers_know_what_their_level_shows(variant: Variant) -> None:
+    assert differences(level_of("batch", variant), batch=spec(variant)) == []
+
+
+@pytest.mark.parametrize("variant", of_level("batch", "history", "layer"), ids=label)
+def test_batchers_before_a_layerwise_router(variant: Variant) -> None:
+    assert differences(level_of("batch", variant), router="layerwise", batch=spec(variant)) == []
+
+
+# ---- the test itself: whoever looks where its level does not is found, and nobody else
+
+KINDS: dict[str, Any] = {
+    "cache": cheats.SecretCache,
+    "prefetch": cheats.SecretPrefetch,
+    "batch": cheats.SecretBatch,
+}
+
+
+def plant(monkeypatch: pytest.MonkeyPatch, kind: str, level: str, secret: cheats.Secret) -> None:
+    """Make a policy known as `planted` that says it is of `level` and decides by `secret`."""
+    monkeypatch.setattr(registry, "_registered", dict(registry._registered))
+    register("planted")(type("Planted", (KINDS[kind],), {"level": level, "secret": staticmethod(secret)}))
+
+
+UNKNOWN = (
+    cheats.second_token_of_the_waiting,
+    cheats.tokens_still_to_come,
+    cheats.next_arrival,
+    cheats.prompts_that_have_not_come,
+)
+RUNNING = (cheats.next_token_of_the_running, *UNKNOWN)
+CHEATS = [
+    *(("cache", level, "decoupled", secret) for level in ("history", "layer", "step", "queue") for secret in RUNNING),
+    *(("cache", level, "decoupled", cheats.routes_in_the_queue) for level in ("history", "layer", "step")),
+    *(("cache", level, "layerwise", cheats.rest_of_the_step) for level in ("history", "layer")),
+    *(("cache", level, "layerwise", secret) for level in ("history", "layer") for secret in RUNNING),
+    *(("prefetch", level, "decoupled", secret) for level in ("step", "queue") for secret in RUNNING),
+    *(("prefetch", level, "decoupled", cheats.routes_in_the_queue) for level in ("history", "step")),
+    *(("batch", level, "decoupled", secret) for level in ("history", "queue") for secret in UNKNOWN),
+    ("batch", "history", "decoupled", cheats.routes_in_the_queue),
+    *(("batch", "history", "layerwise", secret) for secret in UNKNOWN),
+]
+
+
+@pytest.mark.parametrize(("kind", "level", "router", "secret"), CHEATS)
+def test_a_cheat_is_found(
+    monkeypatch: pytest.MonkeyPatch, kind: str, level: str, router: str, secret: cheats.Secret
+) -> None:
+    plant(monkeypatch, kind, level, secret)
+    assert differences(level, router=router, **{kind: "planted"})
+
+
+HONEST = [
+    *(("cache", level, router, cheats.steps) for level in ("history", "layer") for router in ROUTERS),
+    *(("cache", "layer", router, cheats.keys_of_the_event) for router in ROUTERS),
+    *((kind, "step", "decoupled", cheats.keys_of_the_step) for kind in ("cache", "prefetch")),
+    *((kind, level, "decoupled", cheats.shown_uses) for kind in ("cache", "prefetch") for level in ("step", "queue")),
+    *(("cache", "queue", "decoupled", secret) for secret in (cheats.routes_in_the_queue, cheats.keys_of_the_step)),
+    *(("batch", "history", router, cheats.lengths) for router in ROUTERS),
+    ("batch", "queue", "decoupled", cheats.experts),
+]
+
+
+@pytest.mark.parametrize(("kind", "level", "router", "secret"), HONEST)
+def test_who_keeps_to_its_level_is_not_taken_for_a_cheat(
+    monkeypatch: pytest.MonkeyPatch, kind: str, level: str, router: str, secret: cheats.Secret
+) -> None:
+    plant(monkeypatch, kind, level, secret)
+    assert differences(level, router=router, **{kind: "planted"}) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "params", "level", "below"),
+    [
+        ("cache", "lookahead", {"level": "queue"}, "queue", "step"),
+        ("cache", "lookahead", {"level": "oracle"}, "oracle", "queue"),
+        ("prefetch", "step-ahead", {}, "step", "history"),
+        ("batch", "expert-aware", {}, "queue", "history"),
+    ],
+)
+def test_an_honest_policy_does_not_pass_below_its_level(
+    kind: str, name: str, params: dict[str, Any], level: str, below: str
+) -> None:
+    """But a cache of level `step` passes as `history`: its first gate shows what a decoupled router does in a step."""
+    assert level_of(kind, (name, params)) == level
+    assert differences(below, worlds=8, **{kind: {"name": name, **params}})
+
+
+@pytest.mark.parametrize("router", ROUTERS)
+def test_worlds_are_worth_scrambling(router: str) -> None:
+    """Servers decide often, and most of what is scrambled is drawn anew indeed."""
+    victims = changed = 0
+    for number in range(8):
+        rng = random.Random(number)
+        world = draw_world(rng, router)
+        seen = observe(world)
+        victims += sum(what == "victim" for _, what, _ in seen.decisions)
+        other = scrambled(world, seen, (seen.step // 2, 0), "history", rng)
+        changed += other.trace().experts.tolist() != world.trace().experts.tolist()
+    assert victims > 200
+    assert changed == 8

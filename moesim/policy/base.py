@@ -66,7 +66,10 @@ class CachePolicy(Policy):
         """`key` has left. Called for the policy's own victims as well."""
 
     def victim(self, barred: Container[int]) -> int | None:
-        """Name a resident key that is not in `barred`, or None where there is none. Must not change any state."""
+        """Name a resident key that is not in `barred`, or None where there is none. Must not change any state.
+
+        Keys of the present layer event that have not been inserted yet are always in `barred`.
+        """
         raise NotImplementedError
 
 

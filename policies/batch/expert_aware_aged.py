@@ -8,7 +8,11 @@ from moesim.policy.batch import fill, longest_expert_first
 
 @register("expert-aware-aged")
 class ExpertAwareAged(BatchPolicy):
-    """Algorithm 1, but requests passed over `patience` steps in a row go first, in queue order: none starves."""
+    """Algorithm 1, but requests passed over `patience` steps in a row go first, in queue order: none starves.
+
+    No request is passed over more than `patience` + sum of ceil(known tokens / max_tokens) steps in a row, the sum
+    being over the requests ahead of it when it joined the queue.
+    """
 
     level = "queue"
 

@@ -98,6 +98,16 @@ def test_persist_after_a_prompt_expects_the_expert_of_its_last_token() -> None:
     assert server.steps(persist=True) == [{0, 1, 2}, {2}]
 
 
+def test_an_assumed_token_is_filed_under_the_expert_that_is_assumed() -> None:
+    # Request 0 runs with expert 1 (its next token, not sampled yet, will be of expert 2). Waiting: 2 of request 2, 1 of
+    # request 1. With the assumed 1 of request 0 the queue of expert 1 is the longer: 1 and 0 go; then ties, by turns.
+    server = Server(trace([([0], [1, 2, 2]), ([0], [1, 3]), ([0], [2, 3])]), batch="expert-aware", requests=1)
+    server.token(2, 1)
+    server.token(1, 1)
+    running = Part(request=0, start=1, tokens=1, prefill=False)
+    assert server.steps(running, persist=True) == [{1}, {1}, {2}, {1}, {2}]
+
+
 def test_what_the_batcher_passes_over_grows_older() -> None:
     """The aged batcher's patience runs out within the forecast as it would in the server."""
     server = Server(trace([([0], [1, 1])] + [([0], [0, 0])] * 12), batch="expert-aware-aged", requests=1)

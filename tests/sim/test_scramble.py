@@ -42,7 +42,7 @@ def test_caches_behind_a_layerwise_router(variant: Variant) -> None:
 @pytest.mark.parametrize("batch", ["prefill-first", "expert-aware", "expert-aware-aged"])
 @pytest.mark.parametrize("variant", of_level("cache", "queue"), ids=label)
 def test_caches_that_roll_a_batcher_forward(variant: Variant, batch: str) -> None:
-    assert differences("queue", worlds=2, cache=spec(variant), batch=batch) == []
+    assert differences("queue", worlds=8, cache=spec(variant), batch=batch) == []
 
 
 @pytest.mark.parametrize("router", ["critical", "side"])

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from moesim.policy import find
@@ -28,7 +30,7 @@ def test_the_draw_is_uniform_over_what_may_go(barred: set[int]) -> None:
 def test_draws_do_not_follow_each_other() -> None:
     """Each ordered pair of victims in a row is as likely as any other."""
     drawn = draws(full(4), {3}, 20_000)
-    pairs = list(zip(drawn, drawn[1:], strict=False))
+    pairs = list(pairwise(drawn))
     mean, deviation = len(pairs) / 9, (len(pairs) / 9 * 8 / 9) ** 0.5
     assert all(abs(pairs.count((a, b)) - mean) < 4 * deviation for a in range(3) for b in range(3))
 

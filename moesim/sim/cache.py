@@ -55,6 +55,7 @@ class ExpertCache:
         self.event: Container[int] = ()
         self.unrun: Container[int] = ()
         self.count = CacheCounts()
+        self.there_at_first = 0
         self.script: list[tuple[str, tuple[int, ...]]] | None = None
         """what happened to keys, in order, while an engine wants to know"""
         self.needed_sooner: Callable[[int], Container[int]] = lambda key: ()
@@ -132,10 +133,17 @@ class ExpertCache:
         self.policies[pool].evicted(key)
 
     def landed(self, key: int, demanded: bool) -> None:
-        """The copy of `key` is over. A demanded key stays pinned until its kernel has run."""
+        """The copy of `key` is over. A key that the present event needs stays pinned until its kernel has run."""
         self.state[key] = RESIDENT if demanded else FRESH
-        if not demanded:
+        if not demanded and key not in self.unrun:
             self.pinned.discard(key)
+
+    def balance(self) -> None:
+        """Keys there and on their way are those loaded and not evicted; raises AssertionError with the numbers."""
+        count = self.count
+        there = len(self.state) - self.state.count(ABSENT) - self.there_at_first
+        if count.demand_loads + count.prefetch_loads - count.evictions != there:
+            raise AssertionError(f"{count} do not balance: {there} keys more than at first are there")
 
     def verify(self) -> None:
         """Conservation at this instant (`--check`); raises AssertionError with the numbers."""

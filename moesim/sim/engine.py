@@ -138,6 +138,7 @@ class Engine:
         self._count_accesses()
         if sum(parts) != end - start:
             raise AssertionError(f"step {step}: parts {dict(zip(PARTS, parts, strict=True))} != {end - start} ns")
+        self.cache.balance()
         if self.check:
             self.cache.verify()
         return end
@@ -305,7 +306,11 @@ class Engine:
     def _demand(self, key: int) -> None:
         self.host += self.costs.copy_submit
         self._advance(self.host)
-        self.link.demand(key, self.cache.sizes[key], self.host)
+        if self.cache.state[key] >= FRESH:
+            # Its prefetch landed while the host was at it.
+            self.cache.state[key] = RESIDENT
+        else:
+            self.link.demand(key, self.cache.sizes[key], self.host)
 
     def _demand_again(self, key: int) -> None:
         """With `index`, a key that was there may have made room for one that comes before it."""

@@ -157,6 +157,7 @@ def set_up(
     if resident:
         cache.state = bytearray([RESIDENT]) * shape.keys
         cache.used_bytes = [shape.keys * shape.key_bytes]
+        cache.there_at_first = shape.keys
     prefetcher = _prefetcher(config, view_for, resident)
     engine = Engine(
         layers,

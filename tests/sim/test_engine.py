@@ -109,6 +109,16 @@ def test_prefetch_of_the_next_layer_hides_behind_the_kernel() -> None:
     assert result.counters["late_stall_ns"] == 990 + 890
 
 
+def test_a_prefetch_that_lands_while_the_host_submits_is_not_loaded_again() -> None:
+    # Asked at 0, the first key is copied 0-1000. The gate is at 990 with 5 bytes to go: late. The host takes 20 for its
+    # submission, and by 1010 the key is there; kernel -1110.
+    costs = ToyCosts(attention=990, copy_submit=20)
+    result = run([([0], [0])], prefetch="next-layer", costs=costs)
+    assert classes(result) == {"late": 1}
+    assert result.counters["demand_bytes"] + result.counters["prefetch_bytes"] == 1000
+    assert ends(result) == [1110]
+
+
 def test_prefetch_in_time_is_a_prefetch_hit_and_then_a_reuse_hit() -> None:
     costs = ToyCosts(expert=5000)
     result = run([([0], [0, 0])], layers=2, prefetch="next-layer", costs=costs)

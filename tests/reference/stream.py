@@ -1,0 +1,61 @@
+"""The compute stream of the reference: one kernel after another, and what fills the time between them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import simpy
+
+from tests.reference.clock import KERNEL_END, Clock
+from tests.reference.clock import Work as Doing
+from tests.reference.link import Link
+from tests.reference.memory import Memory
+
+PARTS = ("attention", "rest", "gate", "router", "experts", "host", "miss_stall", "late_stall")
+
+
+@dataclass
+class Kernel:
+    part: str
+    ns: int
+    keys: tuple[int, ...]
+    done: simpy.Event
+
+
+class Stream:
+    """The compute stream: kernels in the order of their launches, one after another."""
+
+    def __init__(self, clock: Clock, memory: Memory, link: Link) -> None:
+        self.clock, self.memory, self.link = clock, memory, link
+        self.parts = dict.fromkeys(PARTS, 0)
+        self.waiting = simpy.Store(clock)
+        self.last: simpy.Event | None = None
+        self.idle_since = 0
+        self.stalled = 0
+        clock.process(self._run())
+
+    def launch(self, part: str, ns: int, keys: tuple[int, ...] = ()) -> None:
+        self.last = self.clock.event()
+        self.waiting.put(Kernel(part, ns, keys, self.last))
+
+    def rest_until(self, now: int) -> None:
+        """Account for the idle time up to `now`: what was no stall was the host's."""
+        self.parts["host"] += now - self.idle_since - self.stalled
+        self.idle_since, self.stalled = now, 0
+
+    def stall(self, part: str, ns: int) -> None:
+        self.parts[part] += ns
+        self.stalled += ns
+
+    def _run(self) -> Doing:
+        while True:
+            kernel = yield self.waiting.get()
+            self.rest_until(int(self.clock.now))
+            if kernel.ns:
+                yield self.clock.after(kernel.ns, KERNEL_END)
+            self.idle_since = int(self.clock.now)
+            self.parts[kernel.part] += kernel.ns
+            if kernel.keys:
+                self.memory.kernel_ended(kernel.keys)
+                self.link.room_may_have_come()
+            kernel.done.succeed()

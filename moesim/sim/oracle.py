@@ -75,8 +75,11 @@ class Roll:
         self.server, self.length = server, length
         self.now = server.now
         self.queue = {q.request: q.copy() for q in server.scheduler.queue.values()}
+        self.router_free = server.router_free
+        self.in_router = [(self.router_free, number, position) for number, position in server.in_router.items()]
         running = {part.request for part in work.parts}
-        self.produced = {r: server.workload[r].produced for r in {*self.queue, *running}}
+        known = {*self.queue, *running, *server.in_router}
+        self.produced = {r: server.workload[r].produced for r in known}
         self.arrived = server.arrived
         self.parts = work.parts
 
@@ -85,6 +88,9 @@ class Roll:
         server = self.server
         self.now += self.length
         self._arrive(self._deliver())
+        for _, number, position in [routed for routed in self.in_router if routed[0] <= self.now]:
+            self._ready(number, position)
+        self.in_router = [routed for routed in self.in_router if routed[0] > self.now]
         queue = self.queue
         chosen = server.scheduler.policy.form(list(queue.values()), server.limits) if queue else []
         if not chosen:
@@ -102,9 +108,7 @@ class Roll:
                 continue
             self.produced[part.request] += 1
             if self.produced[part.request] < request.output:
-                position = part.start + part.tokens
-                routes = routes_of(server.trace, request.sequence, position, 1)
-                self.queue[part.request] = Queued(part.request, position, 0, 1, routes)
+                self._ready(part.request, part.start + part.tokens)
             else:
                 leaving += 1
         return leaving
@@ -117,10 +121,21 @@ class Roll:
             if request.arrival > self.now or (request.arrival < 0 and not left):
                 return
             left -= request.arrival < 0
-            routes = routes_of(server.trace, request.sequence, 0, request.prompt)
-            self.queue[self.arrived] = Queued(self.arrived, 0, request.prompt, request.prompt, routes)
+            self._route(self.arrived, request.prompt, self.now if request.arrival < 0 else request.arrival)
             self.produced[self.arrived] = 0
             self.arrived += 1
+
+    def _route(self, number: int, tokens: int, arrival: int) -> None:
+        router = self.server.inputs.costs.router(tokens) if self.server.decoupled else 0
+        self.router_free = max(self.router_free, arrival) + router
+        self.in_router.append((self.router_free, number, 0))
+
+    def _ready(self, number: int, position: int) -> None:
+        """The request's prompt (position 0) or its token at `position` joins the end of the queue."""
+        request = self.server.workload[number]
+        tokens = request.prompt if position == 0 else 1
+        routes = routes_of(self.server.trace, request.sequence, position, tokens)
+        self.queue[number] = Queued(number, position, 0 if position else tokens, tokens, routes)
 
     def _take(self, chosen: list[tuple[Queued, int]]) -> None:
         for queued, tokens in chosen:

@@ -110,6 +110,8 @@ class FreeServer(Server):
         self.after_step: dict[int, int] = {}
         self.came_into_view: list[int] = []
         self.waiting: simpy.Event | None = None
+        self.in_router: dict[int, int] = {}
+        """position of each request whose prompt or token is there and not routed yet"""
         self.arrived = self.left = 0
         self.oracle = FreeOracle(self) if any(level == "oracle" for level, _ in setup.foresights) else None
 
@@ -136,12 +138,14 @@ class FreeServer(Server):
     def _arrive(self, request: Request) -> None:
         request.arrival = self.now
         self.arrived += 1
+        self.in_router[request.number] = 0
         request.visible = self.route_aside(request.prompt, self.now)
         self._at(request.visible, lambda: self._show([(request.number, 0)]))
 
     def _show(self, shown: Sequence[tuple[int, int]]) -> None:
         """What these requests have at these positions is there, and routed."""
         for number, position in shown:
+            self.in_router.pop(number, None)
             join(self.scheduler, self.workload[number], position, self.trace)
             self.came_into_view.append(number)
         self._wake()
@@ -200,6 +204,7 @@ class FreeServer(Server):
         going_on = set(continuing)
         shown = [(part.request, part.start + part.tokens) for part in work.parts if part.request in going_on]
         if self.decoupled and self.config.machine.router == "side" and shown:
+            self.in_router.update(shown)
             self._at(self.route_aside(len(shown), self.now), lambda: self._show(shown))
         else:
             self._show(shown)

@@ -62,8 +62,9 @@ class Workload:
     """Request `n`, made when first asked for; the same whoever asks, and in whatever order the server goes.
 
     Each replication draws from its own share of the captured sequences, none of which is in two shares, so that
-    replications are independent given the capture. A domain is drawn by the mix, then its share's next sequence in a
-    shuffled order; when the share is used up it is shuffled and used again, and the request is marked recycled.
+    replications are independent given the capture; only a domain with fewer sequences than replications lends its own
+    to several. A domain is drawn by the mix, then its share's next sequence in a shuffled order; when the share is used
+    up it is shuffled and used again, and the request is marked recycled.
     """
 
     def __init__(self, trace: RoutingTrace, traffic: Traffic, seed: int, replication: int, replications: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from hypothesis import strategies as st
@@ -58,7 +59,9 @@ class Case:
 
 
 CACHES = ("lru", "fifo", "lfu", "random")
-PREFETCHERS = ("none", "next-layer", "step-ahead")
+HERE = Path(__file__).parent / "prefetchers"
+OWN_PREFETCHERS = (str(HERE / "soonest.py"), str(HERE / "guess.py"))
+PREFETCHERS = ("next-layer", "step-ahead", *OWN_PREFETCHERS)
 BATCHES = ("decode-first", "prefill-first")
 AWARE = ("expert-aware", "expert-aware-aged")
 
@@ -99,7 +102,7 @@ def cases(draw: st.DrawFn) -> Case:
             "max_requests": draw(st.integers(1, 3)),
         },
         "cache": draw(cache(decoupled)),
-        "prefetch": draw(st.sampled_from(PREFETCHERS) if decoupled else st.just("none")),
+        "prefetch": draw(st.just("none") | st.sampled_from(PREFETCHERS if decoupled else OWN_PREFETCHERS)),
         "machine": machine,
         "schedule": draw(st.sampled_from(["free", "frozen"])),
     }

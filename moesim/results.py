@@ -1,4 +1,4 @@
-"""The results folder of an experiment: written whole or not at all, and read back (DESIGN 5, Files).
+"""The results folder of an experiment: written whole or not at all, and read back (docs/results.md).
 
 summary.csv (a row per run), table.txt (for a person), requests.parquet, steps.parquet and transfers.parquet where
 saved, resolved.yaml (every point as it ran, digests of all inputs), and run.json, the only file that differs between

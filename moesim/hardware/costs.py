@@ -1,4 +1,4 @@
-"""What kernels and the host cost on one device for one model shape (DESIGN 2, Compute and Host)."""
+"""What kernels and the host cost on one device for one model shape (docs/costs.md)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The host-to-device link: what one copy takes (DESIGN 2, Link)."""
+"""The host-to-device link: what one copy takes (docs/costs.md)."""
 
 from __future__ import annotations
 

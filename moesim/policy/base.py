@@ -1,4 +1,4 @@
-"""The kinds of policy and what each is asked (DESIGN 4).
+"""The kinds of policy and what each is asked (docs/model.md).
 
 A policy is one class in one file under `policies/<kind>/`. Its `level` says what it may know; the view it is
 handed shows that and no more. Parameters are the keyword arguments of `__init__`.
@@ -38,7 +38,7 @@ class Policy:
     kind: ClassVar[str] = ""
     level: str = "history"
     unknown: str = "farthest"
-    """what the view assumes of a next use that is not known yet: `farthest`, or `persist` (DESIGN 4)"""
+    """what the view assumes of a next use that is not known yet: `farthest`, or `persist` (docs/model.md)"""
 
 
 class CachePolicy(Policy):

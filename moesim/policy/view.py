@@ -1,4 +1,4 @@
-"""Views: the only door through which a policy sees the server (DESIGN 4).
+"""Views: the only door through which a policy sees the server (docs/model.md).
 
 Each level's class shows what the level below shows and one thing more. The engine moves the view along; a policy
 only reads it.

@@ -15,25 +15,29 @@ def min_misses(
 
     `pools` are (keys, slots). Belady's MIN (Belady 1966) on layer events: of what is there and what is needed, keep the
     keys whose next use is nearest. Where an event's set fits, the event's own keys are kept, as every policy here must;
-    where it does not (waves), nothing is forced, so that the result stays a lower bound. The cache starts empty and
-    the misses before `warmup` are not counted: a policy that were to spend misses there cannot be much better, since
-    what MIN holds at `warmup` is what the future needs.
+    where it does not (waves), nothing is forced, so that the result stays a lower bound. With `warmup` 0 the cache
+    starts empty; else it starts step `warmup` with the keys that are needed soonest, free of charge, as no policy can hold
+    better ones by then.
     """
     foresight = Foresight(layers, experts)
     later = schedule.oracle(layers, experts, foresight.unseen)
     resident = np.zeros(layers * experts, dtype=bool)
     pool_of = {layer: pool for pool in pools for layer in range(pool[0].start // experts, -(-pool[0].stop // experts))}
     missed = 0
-    for step, frame in enumerate(schedule.frames[:steps]):
-        foresight.begin(step, frame.work, later[step])
+    for step in range(warmup, steps):
+        work = schedule.frames[step].work
+        foresight.begin(step, work, later[step])
+        if step == warmup > 0:
+            for keys, slots in pools:
+                resident[keys.start : keys.stop] = True
+                _shrink(resident, foresight.next_uses, keys, slots, [])
         for layer in range(layers):
             foresight.enter(layer)
             keys, slots = pool_of[layer]
-            needed = [layer * experts + e for e in frame.work.layer(layer).experts]
+            needed = [layer * experts + e for e in work.layer(layer).experts]
             misses = len(needed) - int(resident[needed].sum())
-            if step >= warmup:
-                missed += misses
             if misses:
+                missed += misses
                 resident[needed] = True
                 _shrink(resident, foresight.next_uses, keys, slots, needed)
     return missed

@@ -1,4 +1,4 @@
-"""The expert cache: which keys are on the GPU, which may leave, and who decides (DESIGN 2)."""
+"""The expert cache: which keys are on the GPU, which may leave, and who decides (docs/model.md)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One step on the machine, layer by layer: compute stream, host, link and expert cache (DESIGN 2; docs/model.md).
+"""One step on the machine, layer by layer: compute stream, host, link and expert cache (docs/model.md).
 
 The engine keeps two clocks, `stream` (when the compute stream is free) and `host` (when the host is), and brings the
 link up to date whenever it reaches an instant at which something could have changed. Every nanosecond of a step goes
@@ -7,7 +7,7 @@ to one part: a compute part, or what an idle stream waited for.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -54,16 +54,19 @@ class StepCosts:
 
 
 class Sooner:
-    """Keys that are needed no later than a given event, as far as the prefetcher's level shows."""
+    """Keys that are needed no later than a given one, as far as the prefetcher's level shows.
 
-    __slots__ = ("limit", "uses")
+    It answers for keys and holds nothing else that the policy which chooses the victim could read.
+    """
+
+    __slots__ = ("_holds",)
 
     def __init__(self, uses: np.ndarray, key: int) -> None:
-        self.uses = uses
-        self.limit = uses[key]
+        limit = uses[key]
+        self._holds: Callable[[int], bool] = lambda other: bool(uses[other] <= limit)
 
     def __contains__(self, key: object) -> bool:
-        return bool(self.uses[key] <= self.limit)  # type: ignore[call-overload]
+        return isinstance(key, int) and self._holds(key)
 
 
 class Engine:

@@ -1,4 +1,4 @@
-"""Which experts the coming steps will use, as far as a level can know: rolling the batcher forward (DESIGN 4).
+"""Which experts the coming steps will use, as far as a level can know: rolling the batcher forward (docs/model.md).
 
 Only for decoupled routers: a layer-wise router knows nothing of tokens that have not run.
 """

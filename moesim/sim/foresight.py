@@ -1,4 +1,4 @@
-"""Next uses of all keys, as far as an information level shows them (DESIGN 4).
+"""Next uses of all keys, as far as an information level shows them (docs/model.md).
 
 `next_uses[key]` is the number of the layer event that uses the key next, after the present one; FAR or more where the
 level does not show it. It is kept up by rows: one row per layer.
@@ -55,15 +55,15 @@ def persisting(work: Work, step: int, shape: tuple[int, ...], unseen: int) -> np
     return later
 
 
-def first_uses(steps: Iterable[set[int]], step: int, experts: int, unseen: int, most: int | None) -> np.ndarray:
-    """`later` from the experts of coming steps, the next one being `step + 1`; at most `most` of them are read."""
+def first_uses(steps: Iterable[set[int]], step: int, experts: int, unseen: int) -> np.ndarray:
+    """`later` from the experts of coming steps, the next one being `step + 1`; no more are read than it takes."""
     later = np.full(experts, unseen, dtype=np.int64)
     found: set[int] = set()
     for ahead, used in enumerate(steps, 1):
         for expert in used - found:
             later[expert] = step + ahead
         found |= used
-        if len(found) == experts or ahead == most:
+        if len(found) == experts:
             break
     return later
 

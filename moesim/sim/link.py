@@ -1,4 +1,4 @@
-"""The host-to-device link: one copy engine, demand before prefetch, a bounded number of chunks in flight (DESIGN 2).
+"""The host-to-device link: one copy engine, demand before prefetch, a bounded number of chunks in flight.
 
 Nothing can overtake a demand, so a demand's chunks are arithmetic; a prefetch is submitted chunk by chunk. The link
 has no clock of its own: `advance` brings it up to an instant that the engine has reached.

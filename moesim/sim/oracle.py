@@ -1,7 +1,7 @@
 """The oracle of a free schedule: it knows every route, output length and arrival, but not how long steps will take.
 
 Its forecast rolls the batcher forward, timing arrivals by the mean of recent steps. The policy changes which batches
-form, so this is a strong guess and no bound (DESIGN 5); results are labelled so.
+form, so this is a strong guess and no bound (docs/model.md); results are labelled so.
 """
 
 from __future__ import annotations

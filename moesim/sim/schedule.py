@@ -1,4 +1,4 @@
-"""A frozen schedule: the compositions of all steps, recorded once and replayed under every policy (DESIGN 5)."""
+"""A frozen schedule: the compositions of all steps, recorded once and replayed under every policy."""
 
 from __future__ import annotations
 
@@ -67,14 +67,14 @@ class Schedule:
             scheduler.take(frame.work.parts)
             reached.update((part.request, part.start + part.tokens) for part in frame.work.parts)
             coming = forecaster.steps(list(scheduler.queue.values()), frame.work.parts, persist)
-            later.append(first_uses(coming, step, experts, unseen, None))
+            later.append(first_uses(coming, step, experts, unseen))
         return later
 
 
 def routes_of(trace: RoutingTrace, sequence: int, start: int, tokens: int) -> np.ndarray | None:
     """Strongest expert of `tokens` positions of a sequence from `start`; None for a layer-wise router.
 
-    A copy, so that whoever holds it cannot reach what comes after (DESIGN 4).
+    A copy, so that whoever holds it cannot reach what comes after (docs/model.md).
     """
     if trace.meta.router != "decoupled":
         return None

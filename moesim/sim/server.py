@@ -1,4 +1,4 @@
-"""The server: requests in, steps on the engine, tokens out; free or on a frozen schedule (DESIGN 2 and 5)."""
+"""The server: requests in, steps on the engine, tokens out; free or on a frozen schedule (docs/model.md)."""
 
 from __future__ import annotations
 
@@ -222,7 +222,7 @@ class FreeServer(Server):
             sequences = self.workload.sequences
             forecaster = Forecaster(self.scheduler.policy, self.limits, self.trace, sequences)
             coming = forecaster.steps(list(self.scheduler.queue.values()), work.parts, unknown == "persist")
-            return first_uses(coming, step, engine.experts, unseen, None)
+            return first_uses(coming, step, engine.experts, unseen)
         if unknown == "persist":
             return persisting(work, step, shape, unseen)
         return np.full(shape, unseen, dtype=np.int64)

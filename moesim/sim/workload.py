@@ -1,4 +1,4 @@
-"""Requests, bound to captured sequences so that their routing is real (DESIGN 5: random streams, clusters)."""
+"""Requests, bound to captured sequences so that their routing is real (docs/results.md)."""
 
 from __future__ import annotations
 

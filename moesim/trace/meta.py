@@ -1,4 +1,4 @@
-"""What a routing trace says about itself: one JSON document inside the Parquet file (DESIGN 3)."""
+"""What a routing trace says about itself: one JSON document inside the Parquet file (traces/README.md)."""
 
 from __future__ import annotations
 

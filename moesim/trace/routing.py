@@ -1,4 +1,4 @@
-"""Routing traces: which experts each token of each sequence chose, as Parquet with one row per token (DESIGN 3).
+"""Routing traces: which experts each token of each sequence chose, as Parquet with one row per token.
 
 Columns: sequence, position, phase (prompt, output), domain, experts [R*k], weights [R*k], and where the router can say
 more top_experts [R*m], top_weights [R*m] and predicted_1..3 [R*p] with their weights. -1 is "no expert". The metadata

@@ -1,4 +1,4 @@
-"""Synthetic routing: labelled controls for theory and sweeps, never in the place of real routing (DESIGN 3).
+"""Synthetic routing: labelled controls for theory and sweeps, never in the place of real routing.
 
 `iid` draws every choice uniformly, `zipf` from a Zipf law over a shuffled order of experts, `sticky` keeps the previous
 token's experts with a given probability and otherwise takes other ones, uniformly.

@@ -7,7 +7,7 @@ from typing import Any
 
 import simpy
 
-KERNEL_END, COPY_END, DEMAND, PREFETCH, IDLE, HOST, QUIET = range(10, 17)
+KERNEL_END, COPY_END, DEMAND, IDLE, HOST, PREFETCH, QUIET = range(10, 17)
 """Ranks within an instant. What SimPy triggers without delay (rank 1) goes before all of them."""
 
 Work = Generator[simpy.Event, Any, Any]

@@ -70,9 +70,11 @@ class Link:
             self.demands.append(load)
         self.kick()
 
-    def plan(self, keys: Sequence[int]) -> None:
-        """Replace what was planned and has not started."""
+    def plan(self, keys: Sequence[int], at_once: bool) -> None:
+        """Replace what was planned and has not started; start it now or, not `at_once`, at the end of the instant."""
         self.planned = list(keys)
+        if at_once:
+            self._submit_prefetches()
         self.kick()
 
     def room_may_have_come(self) -> None:
@@ -159,12 +161,15 @@ class Link:
 
     @property
     def stuck(self) -> bool:
-        """The first demand has no room, and no other is under way."""
-        if not self.demands or any(load.demanded for load in self.moving.values()):
+        """The first demand has no room, and nothing is under way in its pool."""
+        if not self.demands:
+            return False
+        pool = self.memory.pool(self.demands[0].key)
+        if any(self.memory.pool(key) == pool for key in self.moving):
             return False
         if self.memory.room_for_demand(self.demands[0].key) is not None:
             return False
-        if self.retry:
+        if self.in_flight:
             self.contested.add("wave while the link is busy with prefetches")
         return True
 

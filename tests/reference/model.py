@@ -31,7 +31,7 @@ from moesim.experiment import Experiment
 from moesim.policy import FAR_VIEWS, NEAR_VIEWS, CachePolicy, Policy, Pool, PrefetchPolicy, View
 from moesim.sim.foresight import Foresight
 from moesim.sim.work import LayerWork, Work
-from tests.reference.clock import DEMAND, HOST, QUIET, Clock, Signal
+from tests.reference.clock import HOST, QUIET, Clock, Signal
 from tests.reference.clock import Work as Doing
 from tests.reference.link import Link
 from tests.reference.memory import Event, Memory, State
@@ -121,14 +121,14 @@ class Machine:
             self.idle = True
             self.host_wakes.fire()
 
-    def _spend(self, ns: int, rank: int = HOST) -> Doing:
-        yield self.clock.after(ns, rank)
+    def _spend(self, ns: int) -> Doing:
+        yield self.clock.after(ns, HOST)
 
     def _wait(self, event: simpy.Event) -> Doing:
         """Until `event`; meanwhile the prefetcher is asked when the link has fallen idle."""
         while True:
             if self.idle:
-                yield from self._ask()
+                yield from self._ask(at_once=False)
             elif event.processed:
                 break
             else:
@@ -148,8 +148,10 @@ class Machine:
         yield self.clock.after(0, HOST)
         yield from self._spend(self.costs.sync)
 
-    def _ask(self) -> Doing:
+    def _ask(self, at_once: bool = True) -> Doing:
         assert self.prefetcher is not None
+        if self.idle and at_once:
+            self.contested.add("link idle while the prefetcher decides")
         self.idle = False
         answer = dict.fromkeys(self.prefetcher.plan())
         yield from self._spend(self.costs.decision)
@@ -157,7 +159,7 @@ class Machine:
             self.contested.add("link idle while the prefetcher decides")
         wanted = [key for key in answer if not self.memory.there(key) and not self.link.coming(key)]
         new = len(set(wanted) - set(self.link.planned))
-        self.link.plan(wanted)
+        self.link.plan(wanted, at_once)
         yield from self._spend(self.costs.copy_submit * new)
         self.free_since = int(self.clock.now)
 
@@ -188,8 +190,7 @@ class Machine:
         }
 
     def _step(self, step: int, work: Work, costs: Any, start: int, laters: dict[tuple[str, str], np.ndarray]) -> Doing:
-        if start > self.clock.now:
-            yield from self._wait(self.clock.after(start - int(self.clock.now), HOST))
+        yield from self._wait(self.clock.after(start - int(self.clock.now), HOST))
         self._begin(step, work, start, laters)
         yield from self._spend(self.costs.decision)
         for layer in range(self.shape.layers):
@@ -229,9 +230,13 @@ class Machine:
         keys = self._needed(layer)
         runs_ahead = not self.layerwise and not self.prefetcher and self.order != "index"
         self.free_since = int(self.clock.now)
-        if not (runs_ahead and all(map(self.memory.there, keys))):
-            yield from self._wait(self._drained())
-        found = self._gate(layer, work, keys)
+        if runs_ahead and all(map(self.memory.there, keys)):
+            found = self._gate(layer, work, keys)
+        else:
+            # The gate is an instant of the stream; the host may be asking the prefetcher then.
+            gate = self.clock.process(self._gate_when_free(layer, work, keys))
+            yield from self._wait(gate)
+            found = gate.value
         missing = [key for key in keys if not self.memory.there(key)]
         if not missing and self.order != "index":
             # The launch may have been made while the stream was busy.
@@ -241,11 +246,16 @@ class Machine:
                 yield from self._ask()
             return
         for key in sorted(missing) if self.order == "index" else missing:
-            yield from self._spend(self.costs.copy_submit, DEMAND)
+            yield from self._spend(self.costs.copy_submit)
             if self.idle:
                 self.contested.add("link idle while demands are submitted")
             self.link.demand(key)
         yield from self._run_as_they_come(work, keys, found)
+
+    def _gate_when_free(self, layer: int, work: LayerWork, keys: list[int]) -> Doing:
+        yield self._drained()
+        yield self.clock.after(0, HOST)
+        return self._gate(layer, work, keys)
 
     def _gate(self, layer: int, work: LayerWork, keys: list[int]) -> dict[int, State]:
         found = self.memory.enter(Event(keys, self.order))
@@ -298,7 +308,7 @@ class Machine:
         """Until a key in `left` lands; True if none can, so that what is ready must run (barrier)."""
         since = int(self.clock.now)
         if self.order == "index" and not self.memory.there(min(left)) and not self.link.coming(min(left)):
-            yield from self._spend(self.costs.copy_submit, DEMAND)
+            yield from self._spend(self.costs.copy_submit)
             self.memory.need_again(min(left))
             self.link.demand(min(left))
             return False

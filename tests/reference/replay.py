@@ -39,6 +39,7 @@ def record(config: Experiment, inputs: Inputs, *, direct: bool) -> list[Step]:
         kept = {kind: np.array(later) for kind, later in zip(setup.foresights, laters, strict=True)}
         given.append((step, work, costs, start, kept))
         end = run(step, work, costs, start, laters)
+        engine._advance(end)  # it would count what the link does behind the last gate in the next step
         ends.append((end, engine.sampled_at))
         return end
 

@@ -1,4 +1,4 @@
-"""The scramble test (DESIGN 4): change everything that a level does not show yet; every decision stays the same.
+"""The scramble test: change everything that a level does not show yet; every decision stays the same.
 
 A small server runs once, and its decisions are written down with their instants (step, layer). Then, for an instant,
 all that is not visible at it is drawn anew - routes, output lengths, arrivals, how many more requests there will be -

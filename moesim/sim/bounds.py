@@ -16,8 +16,8 @@ def min_misses(
     `pools` are (keys, slots). Belady's MIN (Belady 1966) on layer events: of what is there and what is needed, keep the
     keys whose next use is nearest. Where an event's set fits, the event's own keys are kept, as every policy here must;
     where it does not (waves), nothing is forced, so that the result stays a lower bound. With `warmup` 0 the cache
-    starts empty; else it starts step `warmup` with the keys that are needed soonest, free of charge, as no policy can hold
-    better ones by then.
+    starts empty; else it starts step `warmup` with the keys that are needed soonest, free of charge, as no policy can
+    hold better ones by then.
     """
     foresight = Foresight(layers, experts)
     later = schedule.oracle(layers, experts, foresight.unseen)

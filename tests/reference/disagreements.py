@@ -28,9 +28,9 @@ EXAMPLES: dict[str, Case] = {
     "promoted key behind a demand without room": _case(
         ([1, 0], [0]), 1, 2, Costs(), prefetch="next-layer", memory=ONE_SLOT, machine=_machine("index", 500, 1),
     ),
-    # The prefetcher is asked at a gate; its answer may start at the end of the decision. Before that the link falls
-    # idle. Reference: the answer starts, then the prefetcher is asked again. Simulator: the answer to the second
-    # question replaces that to the first before the host can have asked it.
+    # The prefetcher is asked at a gate. Before it has answered the link falls idle. Reference: the answer counts, then
+    # the prefetcher is asked again. Simulator: the second question is put inside the first, so that the answer to the
+    # first waits for both decisions.
     "link idle while the prefetcher decides": Case(
         (([0], [0]), ([0], [0]), ([0], [0]), ([1], [0])), 3, 2, "decoupled",
         Costs(launch=30, decision=150, attention=400, expert=1, gate_ns=1, rest=0), 0,
@@ -44,8 +44,9 @@ EXAMPLES: dict[str, Case] = {
         ([0, 0, 0, 1], [0]), 3, 2, Costs(launch=30, copy_submit=50, decision=150, attention=400, expert=1500),
         prefetch="step-ahead", memory=ONE_SLOT, machine=_machine("index", 500, 2),
     ),
-    # Nothing of the event is under way and its first demand would find no room, but the link, busy with prefetches, has
-    # not got to it. Reference: what is ready runs as a wave. Simulator: sometimes it does, sometimes it waits.
+    # The first demand would find no room, nothing is under way in its pool, but a prefetch in another one is. What is
+    # ready runs as a wave. The simulator has let the link go on to its end before, so that the demand comes behind
+    # chunks that were submitted later than it could have been.
     "wave while the link is busy with prefetches": _case(
         ([0, 1], [0]), 4, 2, Costs(attention=1, expert=1, gate_ns=1, rest=0),
         prefetch="step-ahead", memory=ONE_SLOT, machine=_machine("barrier", 500, 3),

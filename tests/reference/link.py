@@ -55,7 +55,8 @@ class Link:
     def demand(self, key: int) -> None:
         """The host submits a demand: a new load, or the promotion of a prefetch."""
         if self.memory.there(key):
-            return  # it landed while its demand was being submitted
+            self.memory.use(key)  # it landed while its demand was being submitted
+            return
         if key in self.planned:
             self.planned.remove(key)
         load = self.moving.get(key)

@@ -67,13 +67,17 @@ class Memory:
         for number, (keys, _) in enumerate(self.pools):
             if mine := [key for key in event.keys if key in keys]:
                 self.policies[number].used(mine)
-        for key, state in found.items():
-            if state is State.FRESH:
-                self.state[key] = State.RESIDENT
+        for key in event.keys:
+            self.use(key)
         missing = {key for key in event.keys if not self.there(key)}
         if missing:
             event.held = set(missing) if event.order == "index" else set(event.keys)
         return found
+
+    def use(self, key: int) -> None:
+        """A fresh key that is used becomes resident."""
+        if self.state[key] is State.FRESH:
+            self.state[key] = State.RESIDENT
 
     def need_again(self, key: int) -> None:
         """`key` of the present event was pushed out before it ran; its policy dropped it, and must know of its use."""

@@ -6,12 +6,13 @@ tables are shared with the simulator.
 Where docs/model.md leaves a choice, this is how it is read here:
 
 * the host asks the prefetcher for an idle link when it next waits (not in a synchronisation), before it forms a group
-  of that instant; a link that falls idle because it dropped all that was planned is not asked about until the next gate;
+  of that instant; a link that fell idle because it dropped all that was planned is not asked about until the next gate;
+* the gate is an instant of stream and host; if the host is being asked for an idle link then, it goes on afterwards;
 * a layer event that finds every key there is launched as early as the host could, prefetcher or not;
-* a prefetch that may start at the instant of a gate starts before the gate looks, but after a demand whose submission
-  ends at that instant;
+* the answer given at step start or at a gate may start at once when the decision has ended, any other prefetch last in
+  its instant;
 * `index` always runs in its order, every key there or not, except in waves: as under `barrier`, what is ready runs as
-  one group when no key of the event is under way and the first demand would find no room;
+  one group when the first demand would find no room and nothing is under way in its pool;
 * a promoted key that has started goes on behind a demand that waits for room;
 * bytes count as demanded or prefetched by what started the load, and as wasted when a key leaves that was never used.
 """
@@ -190,8 +191,8 @@ class Machine:
         }
 
     def _step(self, step: int, work: Work, costs: Any, start: int, laters: dict[tuple[str, str], np.ndarray]) -> Doing:
-        yield from self._wait(self.clock.after(start - int(self.clock.now), HOST))
-        self._begin(step, work, start, laters)
+        # The step starts when it is due, even if the host is still being asked for an idle link.
+        yield from self._wait(self.clock.process(self._begin(step, work, start, laters)))
         yield from self._spend(self.costs.decision)
         for layer in range(self.shape.layers):
             yield from self._launch("attention", costs.attention)
@@ -204,7 +205,8 @@ class Machine:
             yield from self._layer(layer, work.layer(layer))
         yield from self._finish(costs)
 
-    def _begin(self, step: int, work: Work, start: int, laters: dict[tuple[str, str], np.ndarray]) -> None:
+    def _begin(self, step: int, work: Work, start: int, laters: dict[tuple[str, str], np.ndarray]) -> Doing:
+        yield self.clock.after(start - int(self.clock.now), HOST)
         self.work = work
         self.stream.parts = dict.fromkeys(PARTS, 0)
         self.stream.idle_since, self.stream.stalled = start, 0
@@ -236,7 +238,7 @@ class Machine:
             # The gate is an instant of the stream; the host may be asking the prefetcher then.
             gate = self.clock.process(self._gate_when_free(layer, work, keys))
             yield from self._wait(gate)
-            found = gate.value
+            found = gate.value or {}
         missing = [key for key in keys if not self.memory.there(key)]
         if not missing and self.order != "index":
             # The launch may have been made while the stream was busy.

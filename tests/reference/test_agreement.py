@@ -35,7 +35,7 @@ def test_simulator_and_reference_agree(direct: bool) -> None:
 
     agree()
     # What is contested must stay rare, or the test would say nothing.
-    assert seen["compared"] > 0.98 * seen["steps"] > 0
+    assert seen["compared"] > 0.9 * seen["steps"] > 0
 
 
 @pytest.mark.parametrize("name", EXAMPLES)

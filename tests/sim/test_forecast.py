@@ -128,11 +128,11 @@ def test_every_expert_of_a_token_is_shown_and_no_expert_is_none() -> None:
     server = Server(trace([([[0, 1], [2, -1]], [[1, -1], [0, 0]])], k=2, experts=4))
     server.prompt(0)
     assert server.steps(persist=True) == [{0, 1, 2}, {2}]
-    assert first_uses(server.steps(), 0, 4, 99, None).tolist() == [1, 1, 1, 99]
+    assert first_uses(server.steps(), 0, 4, 99).tolist() == [1, 1, 1, 99]
 
 
 def test_first_uses_counts_steps_from_the_present_one() -> None:
-    assert first_uses(iter([{1}, {0, 1}, set(), {3}]), 10, 5, 99, None).tolist() == [12, 11, 99, 14, 99]
+    assert first_uses(iter([{1}, {0, 1}, set(), {3}]), 10, 5, 99).tolist() == [12, 11, 99, 14, 99]
 
 
 def test_lookahead_at_queue_acts_on_it() -> None:

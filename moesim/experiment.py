@@ -104,6 +104,11 @@ class Memory(Frozen):
     bytes: ByteSize | None = Field(None, description='bytes, such as "12GB" or 16MiB, over all layers')
     share: float | None = Field(None, gt=0, le=1, description="share of the bytes of all experts, 0 to 1")
     scope: Literal["layer", "global"] = Field("layer", description="one cache per layer, or one for all layers")
+    staging: Annotated[int, Field(ge=0, le=10**6)] = Field(
+        0,
+        description="slots, as large as the largest expert, for experts that bypass the cache; on top of slots, out of "
+        "bytes or share",
+    )
 
     @model_validator(mode="after")
     def _one(self) -> Memory:

@@ -108,13 +108,15 @@ def _plain(value: object) -> str:
 
 
 def size(run: Run) -> tuple[int, int | str]:
-    """Bytes of the expert cache over all layers, and experts per layer where that is a whole number."""
-    from moesim.sim.setup import pools
+    """Bytes of all pools and staging slots, and experts per layer where the pools hold a whole number of them."""
+    from moesim.hardware.budget import pools, staging_bytes
+    from moesim.sim.setup import keys_of
 
-    memory, shape = run.config.memory, inputs.load(run.sources).shape
-    total = pools(memory.model_copy(update={"scope": "global"}), shape)[0][1]
-    slots, rest = divmod(total, shape.layers * shape.key_bytes)
-    return total, "" if rest else slots
+    memory, loaded = run.config.memory, inputs.load(run.sources)
+    keys = keys_of(loaded)
+    total = sum(capacity for _, capacity in pools(memory.model_copy(update={"scope": "global"}), keys))
+    slots, rest = divmod(total, keys.layers * keys.largest)
+    return total + staging_bytes(memory, keys), "" if rest or not keys.equal else slots
 
 
 def cell(value: Any) -> str:

@@ -21,6 +21,7 @@ SHAPES = Path(__file__).parent / "shapes"
 
 Count = Annotated[int, Field(ge=1, le=10**7, strict=True)]
 Size = Annotated[int, Field(ge=0, le=2**53, strict=True)]
+Bytes = Annotated[int, Field(ge=1, le=2**53, strict=True)]
 Bits = Annotated[float, Field(gt=0, le=64)]
 
 
@@ -30,6 +31,8 @@ class ModelShape(BaseModel):
     `layers` counts the layers that hold experts, `dense_layers` those that do not (DeepSeek's first). `expert_bits` may
     carry the scales of a quantised format: 4-bit weights with one fp16 scale per group of 64 are 4 + 16/64 = 4.25.
     `attention_parameters` and `kv_values` are per layer and replace what heads imply (latent attention); 0: derived.
+    `key_map[layer][expert]` are dense key numbers, where layers share experts' weights; empty: every one has its own.
+    `key_sizes` are bytes of each key, where they differ (mixed precision); empty: what the dimensions say.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -55,6 +58,8 @@ class ModelShape(BaseModel):
     attention_parameters: Size = 0
     kv_values: Size = 0
     router_bytes: Size = 0
+    key_map: tuple[tuple[Size, ...], ...] = ()
+    key_sizes: tuple[Bytes, ...] = ()
     source: str = ""
 
     @model_validator(mode="after")
@@ -66,6 +71,7 @@ class ModelShape(BaseModel):
             wrong.append(f"heads ({self.heads}) must be a multiple of kv_heads ({self.kv_heads})")
         if self.dense_layers and not self.dense_width:
             wrong.append(f"dense_layers is {self.dense_layers}, so dense_width must say how wide their FFN is")
+        wrong += _key_problems(self)
         if wrong:
             raise PydanticCustomError("shape", "{text}", {"text": "; ".join(wrong)})
         return self
@@ -77,8 +83,13 @@ class ModelShape(BaseModel):
 
     @property
     def keys(self) -> int:
-        """Number of expert keys, `layers * experts`."""
-        return self.layers * self.experts
+        """Number of expert keys: `layers * experts`, fewer where layers share them."""
+        return len({key for row in self.key_map for key in row}) or self.layers * self.experts
+
+    @property
+    def expert_total_bytes(self) -> int:
+        """Bytes of all expert keys."""
+        return sum(self.key_sizes) or self.keys * self.key_bytes
 
     @property
     def attention_weights(self) -> int:
@@ -125,6 +136,23 @@ class ModelShape(BaseModel):
         from moesim.hardware.hf_config import shape_fields
 
         return build(shape_fields(config) | overrides, str(config.get("_name_or_path") or "config.json"))
+
+
+def _key_problems(shape: ModelShape) -> list[str]:
+    wrong, keys = [], shape.layers * shape.experts
+    if shape.key_map:
+        if len(shape.key_map) != shape.layers or {len(row) for row in shape.key_map} != {shape.experts}:
+            wrong.append(f"key_map must have {shape.layers} rows (layers) of {shape.experts} keys (experts)")
+        used = sorted({key for row in shape.key_map for key in row})
+        keys = len(used)
+        if used != list(range(keys)):
+            wrong.append(f"key_map must use dense keys 0..{keys - 1}; its largest is {used[-1] if used else 'missing'}")
+        twice = [layer for layer, row in enumerate(shape.key_map) if len(set(row)) < len(row)]
+        if twice:
+            wrong.append(f"key_map gives two experts of one layer the same key (layers {', '.join(map(str, twice))})")
+    if shape.key_sizes and len(shape.key_sizes) != keys:
+        wrong.append(f"key_sizes lists {len(shape.key_sizes)} sizes; there are {keys} keys")
+    return wrong
 
 
 def stored(weights: int, bits: float) -> int:

@@ -36,6 +36,10 @@ class Policy:
 
     name: ClassVar[str] = ""
     kind: ClassVar[str] = ""
+    source: ClassVar[str] = ""
+    """where its rule comes from: paper and section, or textbook"""
+    cost: ClassVar[str] = ""
+    """of one decision, such as O(log n)"""
     level: str = "history"
     unknown: str = "farthest"
     """what the view assumes of a next use that is not known yet: `farthest`, or `persist` (docs/model.md)"""
@@ -44,9 +48,10 @@ class Policy:
 class CachePolicy(Policy):
     """Which key to evict. One object manages one pool; keys of other pools are never named to it.
 
-    The order of calls in a layer event: `used` once with all its keys, then per missing key `victim` (until there is
-    room), `evicted`, `inserted`. A key that is pushed out within its event and needed again is `used` again. A prefetch
-    calls `victim`, `evicted` and `inserted` without `used`.
+    The order of calls in a layer event: `used` once with all its keys, then per missing key `admit` (if there are
+    staging slots), `victim` (until there is room), `evicted`, `inserted`. A key that is pushed out within its event and
+    needed again is `used` again. A prefetch calls `admit`, `victim`, `evicted` and `inserted` without `used`; one that
+    is cancelled is `evicted`.
     """
 
     kind: ClassVar[str] = "cache"
@@ -58,6 +63,13 @@ class CachePolicy(Policy):
 
     def used(self, keys: Sequence[int]) -> None:
         """A layer event needs `keys`, ranked by position, then slot; absent ones will be inserted within the event."""
+
+    def admit(self, key: int, prefetched: bool) -> bool:
+        """Whether `key`, whose copy could start, takes a place in the cache or bypasses it. Must not change any state.
+
+        Asked only where there are staging slots for keys that bypass; nothing else is said of a key that does.
+        """
+        return True
 
     def inserted(self, key: int, prefetched: bool) -> None:
         """The copy of `key` starts: it occupies its bytes from now on."""
@@ -89,6 +101,10 @@ class PrefetchPolicy(Policy):
         skipped. A key whose place would cost one that is needed no later is dropped by the engine.
         """
         raise NotImplementedError
+
+    def cancel(self, moving: Sequence[int]) -> Sequence[int]:
+        """Which of the prefetches under way to give up. Asked before `plan`; what was sent of them is wasted."""
+        return ()
 
 
 class BatchPolicy(Policy):

@@ -6,7 +6,7 @@ only reads it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -47,14 +47,16 @@ class StepView(LayerView):
 
     level = "step"
 
-    def __init__(
-        self, layers: int, experts: int, next_uses: np.ndarray, needed: Callable[[int], Sequence[int]]
-    ) -> None:
+    def __init__(self, layers: int, experts: int, next_uses: np.ndarray) -> None:
         super().__init__(layers, experts)
         self.next_uses = next_uses
         """int64 [keys]: number of the layer event that uses the key next, after the present one; >= FAR if not shown"""
-        self.needed = needed
-        """keys of a layer of this step, ranked"""
+        self.upcoming: Sequence[Sequence[int]] = ((),) * layers
+        """keys of each layer of this step, ranked"""
+
+    def needed(self, layer: int) -> Sequence[int]:
+        """Keys of a layer of this step, ranked."""
+        return self.upcoming[layer]
 
 
 class QueueView(StepView):

@@ -13,11 +13,12 @@ from typing import Protocol
 
 import numpy as np
 
+from moesim.hardware.keys import Keys
 from moesim.policy import LayerView, PrefetchPolicy, StepView, View
 from moesim.sim.cache import ABSENT, FRESH, LOADING, RESIDENT, ExpertCache
 from moesim.sim.foresight import Foresight
 from moesim.sim.link import NEVER, Link
-from moesim.sim.pattern import Keys, Pattern, keys_of, loads_of
+from moesim.sim.pattern import KEPT, Event, Events, Pattern, loads_of
 from moesim.sim.work import LayerWork, Work
 
 PARTS = ("attention", "rest", "gate", "router", "experts", "host", "miss_stall", "late_stall")
@@ -77,10 +78,10 @@ class Engine:
 
     def __init__(
         self,
-        layers: int,
-        experts: int,
+        keys: Keys,
         costs: ExpertCost,
         cache: ExpertCache,
+        link: Link,
         *,
         layerwise: bool,
         expert_start: str,
@@ -90,13 +91,13 @@ class Engine:
         check: bool = False,
         direct: bool = False,
     ) -> None:
-        self.layers, self.experts = layers, experts
-        self.costs, self.cache = costs, cache
+        self.keys = keys
+        self.layers, self.experts = keys.layers, keys.experts
+        self.costs, self.cache, self.link = costs, cache, link
         self.layerwise, self.expert_start = layerwise, expert_start
         self.views, self.foresights = views, foresights
         self.prefetcher = prefetcher
         self.check = check
-        self.link: Link
         self.stream = self.host = 0
         self.parts = [0] * len(PARTS)
         self.running: tuple[int, frozenset[int]] | None = None
@@ -106,14 +107,15 @@ class Engine:
         self.unique_keys = 0
         self.counts = [0] * (6 * len(CLASSES))
         """per class: keys, tokens and bytes, each of prefill and decode"""
-        self.accesses: dict[tuple[LayerWork, tuple[int, ...]], int] = {}
-        """layer events of the present step by work and states of its keys: what `counted` adds up"""
-        self._same: list[Keys] | None = None
-        """keys of every layer of the present step, where they have the same experts"""
+        self.accesses: dict[tuple[LayerWork, tuple[int, ...], int], int] = {}
+        """layer events of the present step by work, states and layer (0 if keys are of one size)"""
+        self._events = Events(keys)
         self._patterns: dict[tuple[tuple[int, ...], tuple[int, ...], int], Pattern] = {}
         self._near_views = [view for view in views if isinstance(view, LayerView)]
-        self._used = [cache.policies[cache.pool_of[layer * experts]].used for layer in range(layers)]
-        self._repeats = prefetcher is None and expert_start != "index" and len(set(cache.sizes)) == 1 and not direct
+        self._far_views = [view for view in views if isinstance(view, StepView)]
+        self._used = [cache.policies[cache.pool_of[row[0]]].used for row in keys.table]
+        repeats = prefetcher is None and expert_start != "index" and keys.equal and not cache.staging
+        self._repeats = repeats and not direct
         if prefetcher is not None and isinstance(prefetcher.view, StepView):
             uses = prefetcher.view.next_uses
             cache.needed_sooner = lambda key: Sooner(uses, key)
@@ -126,17 +128,20 @@ class Engine:
         Afterwards `parts` holds where the time went and `sampled_at` when the step's tokens were there.
         """
         self.parts = parts = [0] * len(PARTS)
+        self._wait_until(start)
         self._advance(start)
-        self.stream = start
+        self.stream = self._step_start = start
         self.host = max(self.host, start) + self.costs.decision
+        same = self._events.of_step(work.layers[0].experts) if len(work.layers) == 1 else None
+        events = same or [self._events.of_layer(layer, w.experts) for layer, w in enumerate(work.layers)]
         for view in self.views:
             view.step, view.layer = step, -1
-        self._work = work
-        self._same = keys_of(self.layers, self.experts, work.layers[0].experts) if len(work.layers) == 1 else None
+        for far in self._far_views:
+            far.upcoming = [event.keys for event in events]
         for foresight, later in zip(self.foresights, laters, strict=True):
             foresight.begin(step, work, later)
-        for layer in range(self.layers):
-            self._layer(layer, work.layers[0] if self._same else work.layers[layer], costs)
+        for layer, event in enumerate(events):
+            self._layer(layer, event, work.layers[0] if same else work.layers[layer], costs)
         end = self._finish(costs)
         self._count_accesses()
         if sum(parts) != end - start:
@@ -145,10 +150,6 @@ class Engine:
         if self.check:
             self.cache.verify()
         return end
-
-    def needed(self, layer: int) -> tuple[int, ...]:
-        """Keys of a layer of the present step, ranked (what a view of level `step` shows)."""
-        return keys_of(self.layers, self.experts, self._work.layer(layer).experts)[layer][0]
 
     def _finish(self, costs: StepCosts) -> int:
         self._kernel(REST, costs.sample)
@@ -161,15 +162,16 @@ class Engine:
 
     def _count_accesses(self) -> None:
         """Add the step's layer events to the counters: keys, tokens and bytes by class and phase."""
-        counts, size = self.counts, self.cache.sizes
-        for (work, states), events in self.accesses.items():
+        counts, size = self.counts, self.keys.sizes
+        for (work, states, layer), events in self.accesses.items():
+            row = self.keys.table[layer]
             for state, prefill, decode, expert in zip(states, work.prefill, work.decode, work.experts, strict=True):
                 at = 6 * CLASS_OF[state]
                 phase = 0 if prefill else 1
                 counts[at + phase] += events
                 counts[at + 2] += prefill * events
                 counts[at + 3] += decode * events
-                counts[at + 4 + phase] += size[expert] * events
+                counts[at + 4 + phase] += size[row[expert]] * events
         self.accesses.clear()
 
     def _kernel(self, part: int, cost: int) -> None:
@@ -189,7 +191,7 @@ class Engine:
 
     # -- a layer -----------------------------------------------------------------------------------------------
 
-    def _layer(self, layer: int, work: LayerWork, costs: StepCosts) -> None:
+    def _layer(self, layer: int, event: Event, work: LayerWork, costs: StepCosts) -> None:
         self._kernel(ATTENTION, costs.attention)
         self.parts[REST] += costs.rest
         self.stream += costs.rest
@@ -198,10 +200,11 @@ class Engine:
         if self.layerwise:
             self._kernel(GATE, costs.gate)
             self._synchronise()
+        self._wait_until(self.stream)
         now = max(self.stream, self.host)
         if self.running is not None or self.link.active:
             self._advance(now)
-        keys, states_of, as_set = (self._same or keys_of(self.layers, self.experts, work.experts))[layer]
+        keys, states_of, as_set = event
         for view in self.views:
             view.layer = layer
         for near in self._near_views:
@@ -212,7 +215,8 @@ class Engine:
             return
         self.unique_keys += len(keys)
         states = states_of(self.cache.state)
-        self.accesses[work, states] = self.accesses.get((work, states), 0) + 1
+        access = work, states, 0 if self.keys.equal else layer
+        self.accesses[access] = self.accesses.get(access, 0) + 1
         self._used[layer](keys)
         if min(states) >= FRESH and self.expert_start != "index":
             if self.prefetcher is not None:
@@ -221,7 +225,15 @@ class Engine:
         elif self._repeats:
             self._repeat(keys, work, states, as_set, now)
         else:
-            self._load_and_run(keys, work, self._absent(keys, states), max(now, self.host))
+            self._load_and_run(keys, work, self._absent(keys, states), now)
+        if self.check:
+            self._check()
+
+    def _check(self) -> None:
+        """Conservation after a layer event: the parts of the step add up, and so do the keys."""
+        if sum(self.parts) != self.stream - self._step_start:
+            raise AssertionError(f"parts {self.parts} do not add up to {self.stream - self._step_start} ns")
+        self.cache.balance()
 
     def _absent(self, keys: tuple[int, ...], states: tuple[int, ...]) -> dict[int, int]:
         """Access classes of the keys that are not there; prefetched ones have been used from now on."""
@@ -253,7 +265,7 @@ class Engine:
         pattern = self._patterns.get(situation)
         if pattern is None:
             self._patterns[situation] = self._learn(keys, work, states, now)
-            if len(self._patterns) > 50_000:
+            if len(self._patterns) > KEPT:
                 self._patterns.clear()
             return
         parts = self.parts
@@ -295,6 +307,7 @@ class Engine:
             self._demand(key)
         asked = self.prefetcher is None
         while unrun:
+            self._wait_until(self.stream)
             self._advance(max(self.stream, self.host))
             group = self._ready(unrun)
             if group:
@@ -304,7 +317,7 @@ class Engine:
                 asked = True
             elif not group:
                 self._demand_again(min(unrun))
-                self._wait(unrun, absent, tokens)
+                self._stall(unrun, absent, tokens)
 
     def _demand(self, key: int) -> None:
         self.host += self.costs.copy_submit
@@ -313,7 +326,7 @@ class Engine:
             # Its prefetch landed while the host was at it.
             self.cache.state[key] = RESIDENT
         else:
-            self.link.demand(key, self.cache.sizes[key], self.host)
+            self.link.demand(key, self.keys.sizes[key], self.host)
 
     def _demand_again(self, key: int) -> None:
         """With `index`, a key that was there may have made room for one that comes before it."""
@@ -340,65 +353,81 @@ class Engine:
         self.cache.pinned.update(group)
         self.running = self.stream, frozenset(group)
 
-    def _wait(self, unrun: set[int], absent: dict[int, int], tokens: dict[int, int]) -> None:
-        """The stream is free and nothing is ready: go to the next landing of a needed key and book the wait to it."""
+    def _stall(self, unrun: set[int], absent: dict[int, int], tokens: dict[int, int]) -> None:
+        """The stream is free and nothing may run: go to the next landing of a needed key and book the wait to it.
+
+        Or to where no such landing can come, because the set does not fit: what is there runs then, and makes room.
+        """
         if self.running is not None:
             raise AssertionError("waiting for a copy while a kernel holds its pins")
-        free = max(self.stream, self.host)
-        before = {key for key in unrun if self.cache.state[key] >= FRESH}
-        while True:
+        free = now = max(self.stream, self.host)
+        state = self.cache.state
+        before = {key for key in unrun if state[key] >= FRESH}
+        cause: int | None = None
+        while cause is None:
+            self.link.submit(now)
+            if self.link.stuck():
+                break
             now = self.link.next_event()
             if now == NEVER:
-                self._run_wave(before, tokens, unrun)
-                return
+                raise AssertionError("nothing may run and nothing is on its way")
             self.link.step()
-            landed = [key for key in unrun if self.cache.state[key] >= FRESH and key not in before]
-            if landed:
-                break
+            cause = next((key for key in unrun if state[key] >= FRESH and key not in before), None)
         self.parts[HOST] += max(0, free - self.stream)
         self.stream = max(self.stream, free)
         if now > self.stream:
-            self.parts[LATE_STALL if absent.get(landed[0]) == LATE else MISS_STALL] += now - self.stream
+            waited_for = self.link.demands[0].key if cause is None else cause
+            self.parts[LATE_STALL if absent.get(waited_for) == LATE else MISS_STALL] += now - self.stream
             self.stream = now
         self.host = max(self.host, now)
-
-    def _run_wave(self, ready: set[int], tokens: dict[int, int], unrun: set[int]) -> None:
-        """A barrier cannot be met because the set does not fit: what is there runs and makes room."""
-        if not ready:
-            raise AssertionError("nothing is ready and nothing is on its way")
-        self._run_group(sorted(ready), tokens, unrun)
+        if cause is None:
+            ready = sorted(key for key in unrun if state[key] >= FRESH)
+            if not ready:
+                raise AssertionError("nothing is there to run, and nothing can come")
+            self._run_group(ready, tokens, unrun)
 
     # -- between -----------------------------------------------------------------------------------------------
 
-    def _advance(self, now: int) -> None:
+    def _advance(self, now: int, *, idle: bool = False) -> None:
         """Bring the link to `now`; a kernel that ends on the way releases its pins, before copies that end then."""
         if self.running is not None and self.running[0] <= now:
             end, group = self.running
-            self.link.advance(end, landings=False)
+            self.link.advance(end, landings=False, idle=idle)
+            if idle and self.link.idle_since is not None:
+                return
             self.running = None
-            self.cache.pinned -= group
-            self.cache.note("release", group)
+            self.cache.ran(group)
             if not self.cache.unrun:
                 self.cache.event = ()
             self.link.release(end)
-        self.link.advance(now)
+        self.link.advance(now, idle=idle)
+
+    def _wait_until(self, due: int) -> None:
+        """The host has nothing to do before `due`: the prefetcher is asked if the link is or falls idle meanwhile."""
+        if self.prefetcher is None:
+            return
+        while self.host < due:
+            if self.link.idle_since is None:
+                self._advance(due - 1, idle=True)
+            fell = self.link.idle_since
+            if fell is None:
+                return
+            self.host = max(self.host, fell)
+            self._ask_prefetcher()
 
     def _ask_prefetcher(self) -> None:
-        """After a gate or at step start: a decision, then a submission for each new key, on the host."""
+        """A decision on the host; at its end the prefetcher's answer replaces what has not started."""
         assert self.prefetcher is not None
+        self.link.idle_since = None
         self.host += self.costs.decision
         self._advance(self.host)
         at = self.host
-        self.host += self.costs.copy_submit * self._plan(at)
-        self.link.pump(at)
-
-    def link_idle(self, now: int) -> None:
-        """The link fell idle at `now`: ask the prefetcher as soon as the host can."""
-        at = self.host = max(self.host, now) + self.costs.decision
-        self.host += self.costs.copy_submit * self._plan(at)
-
-    def _plan(self, at: int) -> int:
-        assert self.prefetcher is not None
-        state, pinned = self.cache.state, self.cache.pinned
-        keys = [key for key in self.prefetcher.plan() if state[key] == ABSENT and key not in pinned]
-        return self.link.plan(keys, self.cache.sizes, at)
+        self.link.idle_since = None
+        under_way = self.link.under_way()
+        if under_way and (given_up := self.prefetcher.cancel(under_way)):
+            self.link.cancel(frozenset(given_up), at)
+        wanted = self.prefetcher.plan()
+        self.link.submit(at)
+        state, unrun = self.cache.state, self.cache.unrun
+        keys = [key for key in dict.fromkeys(wanted) if state[key] == ABSENT and key not in unrun]
+        self.host += self.costs.copy_submit * self.link.plan(keys, self.keys.sizes, at)

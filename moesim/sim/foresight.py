@@ -10,6 +10,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from moesim.hardware.keys import Keys
 from moesim.policy import FAR
 from moesim.sim.work import Work
 
@@ -21,12 +22,13 @@ class Foresight:
     that uses an expert next after the present step, or FAR // layers.
     """
 
-    def __init__(self, layers: int, experts: int) -> None:
-        self.layers = layers
-        self.experts = experts
+    def __init__(self, keys: Keys) -> None:
+        layers, experts = self.layers, self.experts = keys.layers, keys.experts
         self.grid = np.full((layers, experts), FAR, dtype=np.int64)
-        self.next_uses = self.grid.reshape(-1)
+        """by layer and expert; `next_uses` is the same by key"""
+        self.next_uses = self.grid.reshape(-1) if keys.plain else np.full(keys.count, FAR, dtype=np.int64)
         self.unseen = FAR // layers + 1
+        self._table = None if keys.plain else np.array(keys.table)
         self._offset = np.arange(layers, dtype=np.int64)
         self._after = self.grid.copy()
 
@@ -41,10 +43,18 @@ class Foresight:
         else:
             for layer, of_layer in enumerate(work.layers):
                 self.grid[layer, list(of_layer.experts)] = now + layer
+        self._gather()
 
     def enter(self, layer: int) -> None:
         """Layer `layer` is the present event: its keys' next uses lie beyond this step."""
         self.grid[layer] = self._after[layer]
+        self._gather()
+
+    def _gather(self) -> None:
+        """A key that several layers share is used next when the first of them uses it."""
+        if self._table is not None:
+            self.next_uses.fill(np.iinfo(np.int64).max)
+            np.minimum.at(self.next_uses, self._table, self.grid)
 
 
 def persisting(work: Work, step: int, shape: tuple[int, ...], unseen: int) -> np.ndarray:

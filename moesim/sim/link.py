@@ -1,13 +1,13 @@
 """The host-to-device link: one copy engine, demand before prefetch, a bounded number of chunks in flight.
 
-Nothing can overtake a demand, so a demand's chunks are arithmetic; a prefetch is submitted chunk by chunk. The link
-has no clock of its own: `advance` brings it up to an instant that the engine has reached.
+Nothing can overtake a demand at the head of its line, so its chunks are arithmetic; other copies are submitted chunk by
+chunk. The link has no clock of its own: `advance` brings it up to an instant that the engine has reached.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Container, Sequence
 from typing import Protocol
 
 NEVER = 1 << 62
@@ -18,51 +18,66 @@ class CopyCost(Protocol):
         """Nanoseconds of one copy, its fixed cost included."""
 
 
+class Room(Protocol):
+    """Who has to find room for what is copied, and is told how it went (`moesim.sim.cache.ExpertCache`)."""
+
+    @property
+    def awaited(self) -> int: ...
+    @property
+    def dying(self) -> dict[int, list[int]]: ...
+    def make_room(self, key: int, demanded: bool) -> bool: ...
+    def landed(self, key: int, demanded: bool) -> None: ...
+    def place(self, key: int) -> int: ...
+    def cancelled(self, key: int, sent_bytes: int, over: bool) -> int: ...
+    def drained(self, place: int, size: int) -> None: ...
+
+
 class Transfer:
     """One key on its way: `chunks` are the costs in ns of those not yet submitted."""
 
-    __slots__ = ("at", "chunks", "demanded", "end", "key", "started")
+    __slots__ = ("at", "cancelled_at", "chunks", "demanded", "end", "key", "nbytes", "started")
 
-    def __init__(self, key: int, at: int, chunks: Sequence[int], demanded: bool) -> None:
+    def __init__(self, key: int, nbytes: int, at: int, chunks: Sequence[int], demanded: bool) -> None:
         self.key = key
+        self.nbytes = nbytes
         self.at = at
         self.chunks = chunks
         self.demanded = demanded
         self.started = False
         self.end = NEVER
+        """of the last chunk that was submitted"""
+        self.cancelled_at: int | None = None
+        """the place of the room that it holds until then"""
 
 
 class Link:
-    """`room(key, demanded, now)` makes room or says no; `landed(key, demanded)` and `idle(now)` are told."""
+    """A copy engine and its two lines. `idle_since` is when it fell idle, None while it is not or once that is used."""
 
-    def __init__(
-        self,
-        cost: CopyCost,
-        chunk_bytes: int,
-        in_flight: int,
-        room: Callable[[int, bool, int], bool],
-        landed: Callable[[int, bool], None],
-        idle: Callable[[int], None] | None,
-    ) -> None:
+    def __init__(self, cost: CopyCost, chunk_bytes: int, in_flight: int, room: Room) -> None:
         self.cost = cost
         self.chunk_bytes = chunk_bytes
         self.in_flight = in_flight
-        self.room, self.landed, self.idle = room, landed, idle
+        self.room = room
         self.demands: deque[Transfer] = deque()
         self.prefetches: deque[Transfer] = deque()
         self.landing: deque[Transfer] = deque()
+        """all chunks submitted, by end"""
         self.moving: dict[int, Transfer] = {}
         """transfers with a chunk submitted, by key"""
         self.ends: deque[int] = deque([0] * in_flight, maxlen=in_flight)
         """ends of the last `in_flight` chunks: the oldest must be over before another is submitted"""
         self.blocked_until = 0
         """the head demand found no victim; NEVER until something that was pinned is released"""
+        self.idle_since: int | None = None
+        self.now = 0
+        """nothing is submitted before this"""
         self.busy_ns = 0
-        self.dropped = 0
+        self.dropped = self.cancelled = 0
         self._costs: dict[int, list[int]] = {}
 
     @property
     def active(self) -> bool:
+        """Something is under way, waiting or planned."""
         return bool(self.landing or self.demands or self.prefetches)
 
     def chunks(self, nbytes: int) -> list[int]:
@@ -73,8 +88,11 @@ class Link:
             self._costs[nbytes] = [self.cost.copy(size) for size in sizes]
         return self._costs[nbytes]
 
+    # -- asked of it, at an instant to which it has advanced ---------------------------------------------------------
+
     def demand(self, key: int, nbytes: int, at: int) -> None:
-        """Queue a demand at `at`, to which the link has advanced; a prefetch of the key is promoted."""
+        """Queue a demand; a prefetch of the key is promoted."""
+        self.idle_since = None
         moving = self.moving.get(key)
         if moving is not None:
             if not moving.demanded:
@@ -83,33 +101,67 @@ class Link:
                     self.prefetches.remove(moving)
                     self.demands.append(moving)
         else:
-            self.prefetches = deque(t for t in self.prefetches if t.key != key)
-            self.demands.append(Transfer(key, at, self.chunks(nbytes), True))
-        self._pump(at)
+            if self.prefetches:
+                self.prefetches = deque(t for t in self.prefetches if t.key != key)
+            self.demands.append(Transfer(key, nbytes, at, self.chunks(nbytes), True))
+        self.submit(at)
 
     def plan(self, keys: Sequence[int], nbytes: Sequence[int], at: int) -> int:
         """Replace the prefetches that have not started by `keys`, most urgent first, from `at` on.
 
-        `nbytes` is indexed by key. Returns how many of the keys were not planned already. Nothing is submitted yet.
+        `nbytes` is indexed by key. Returns how many of the keys were not planned already.
         """
+        self.idle_since, self.now = None, at
         queued = {t.key for t in self.prefetches if not t.started}
         started = [t for t in self.prefetches if t.started]
-        self.prefetches = deque([*started, *(Transfer(k, at, self.chunks(nbytes[k]), False) for k in keys)])
+        planned = (Transfer(key, nbytes[key], at, self.chunks(nbytes[key]), False) for key in keys)
+        self.prefetches = deque([*started, *planned])
         return sum(key not in queued for key in keys)
+
+    def under_way(self) -> list[int]:
+        """Keys of prefetches that have started and have chunks left: those that can be cancelled."""
+        return [t.key for t in self.prefetches if t.started]
+
+    def cancel(self, keys: Container[int], at: int) -> None:
+        """Give up those of `under_way` that are in `keys`."""
+        given_up = [t for t in self.prefetches if t.started and t.key in keys]
+        for transfer in given_up:
+            self.prefetches.remove(transfer)
+            del self.moving[transfer.key]
+            self.cancelled += 1
+            sent = (len(self.chunks(transfer.nbytes)) - len(transfer.chunks)) * self.chunk_bytes
+            over = transfer.end <= at
+            place = self.room.cancelled(transfer.key, sent, over)
+            if not over:
+                transfer.cancelled_at = place
+                later = [t for t in self.landing if t.end > transfer.end]
+                sooner = [t for t in self.landing if t.end < transfer.end]
+                self.landing = deque([*sooner, transfer, *later])
+            self.release(at)
 
     def release(self, now: int) -> None:
         """Something was unpinned at `now`: a demand that found no victim may try again."""
         if self.blocked_until == NEVER:
             self.blocked_until = now
 
+    def stuck(self) -> bool:
+        """The first demand waits for room, and nothing is on its way that could make some."""
+        if not self.demands or self.demands[0].started or self.blocked_until != NEVER:
+            return False
+        place = self.room.awaited
+        return not self.room.dying.get(place) and all(self.room.place(key) != place for key in self.moving)
+
+    # -- the passing of time -----------------------------------------------------------------------------------------
+
     def next_event(self) -> int:
         """When the next copy ends or the next chunk is submitted; NEVER if nothing will happen by itself."""
         return min(self.landing[0].end if self.landing else NEVER, self._opening())
 
-    def advance(self, until: int, *, landings: bool = True) -> None:
+    def advance(self, until: int, *, landings: bool = True, idle: bool = False) -> None:
         """Everything before `until` and, with `landings`, copies that end at `until`.
 
-        What may be submitted at `until` itself still waits: demands of that instant come first.
+        What may be submitted at `until` itself still waits: the host comes first. With `idle` it stops where it falls
+        idle.
         """
         latest = until if landings else until - 1
         while self.landing or self.demands or self.prefetches:
@@ -117,12 +169,15 @@ class Link:
             opening = self._opening()
             if end <= opening:
                 if end > latest:
-                    return
+                    break
                 self._land(end)
+                if idle and self.idle_since is not None:
+                    return
             elif opening < until:
                 self._pump(opening)
             else:
-                return
+                break
+        self.now = max(self.now, until)
 
     def step(self) -> None:
         """Only the next event."""
@@ -133,42 +188,68 @@ class Link:
         else:
             self._pump(opening)
 
-    def pump(self, now: int) -> None:
-        """Submit what may be submitted at `now`, after the demands of that instant."""
-        if self.active:
-            self._pump(now)
+    def submit(self, now: int) -> None:
+        """Submit the demands that may be submitted at `now`; prefetches come last in an instant."""
+        self.now = now
+        while self.demands and self.ends[0] <= now:
+            if not self._submit_demand(now):
+                return
 
     def _opening(self) -> int:
-        demand = max(self.demands[0].at, self.blocked_until) if self.demands else NEVER
-        prefetch = NEVER
-        if self.prefetches:
-            head = self.prefetches[0]
+        first = NEVER
+        if self.demands:
+            head = self.demands[0]
+            if head.started:
+                first = head.at
+            elif self.blocked_until != NEVER:
+                first = max(head.at, self.blocked_until)
+            elif any(t.started for t in self.demands):
+                first = 0
+        if first > self.now and self.prefetches:
+            prefetch = self.prefetches[0]
             # A demand that waits keeps new prefetches from starting; those under way go on.
-            if head.started or not self.demands:
-                prefetch = head.at
-        first = min(demand, prefetch)
-        return first if first == NEVER else max(first, self.ends[0])
+            if prefetch.started or not self.demands:
+                first = min(first, prefetch.at)
+        return first if first == NEVER else max(first, self.ends[0], self.now)
 
     def _pump(self, now: int) -> None:
+        self.now = now
         while self.ends[0] <= now:
-            if self.demands and self.demands[0].at <= now and self.blocked_until <= now:
-                if not self._submit_demand(now):
-                    self.blocked_until = NEVER
+            if self.demands and self._submit_demand(now):
                 continue
             if not self.prefetches or self.prefetches[0].at > now:
                 return
             head = self.prefetches[0]
             if not head.started and self.demands:
                 return
-            self._submit_chunk(head, now)
+            if not head.started and not self._start(head):
+                self.prefetches.popleft()
+                self.dropped += 1
+                continue
+            self._send_chunk(head, now, self.prefetches)
 
     def _submit_demand(self, now: int) -> bool:
+        """Submit the head of the line or, if it has no room, a chunk of the first behind it that is under way."""
         head = self.demands[0]
-        if not head.started:
-            if not self.room(head.key, True, now):
-                return False
-            head.started = True
-            self.moving[head.key] = head
+        if head.started or (self.blocked_until <= now and self._start(head)):
+            self._send_all(head, now)
+            return True
+        if self.blocked_until <= now:
+            self.blocked_until = NEVER
+        behind = next((t for t in self.demands if t.started), None)
+        if behind is None:
+            return False
+        self._send_chunk(behind, now, self.demands)
+        return True
+
+    def _start(self, transfer: Transfer) -> bool:
+        if not self.room.make_room(transfer.key, transfer.demanded):
+            return False
+        transfer.started = True
+        self.moving[transfer.key] = transfer
+        return True
+
+    def _send_all(self, head: Transfer, now: int) -> None:
         self.demands.popleft()
         costs = head.chunks
         end = max(self.ends[-1], now)
@@ -182,29 +263,24 @@ class Link:
         head.chunks = ()
         head.end = end
         self.landing.append(head)
-        return True
 
-    def _submit_chunk(self, head: Transfer, now: int) -> None:
-        if not head.started:
-            if not self.room(head.key, False, now):
-                self.prefetches.popleft()
-                self.dropped += 1
-                return
-            head.started = True
-            self.moving[head.key] = head
-        cost, *rest = head.chunks
-        head.chunks = rest
+    def _send_chunk(self, transfer: Transfer, now: int, line: deque[Transfer]) -> None:
+        cost, *transfer.chunks = transfer.chunks
         self.busy_ns += cost
         self.ends.append(max(self.ends[-1], now) + cost)
-        if not rest:
-            head.end = self.ends[-1]
-            self.prefetches.popleft()
-            self.landing.append(head)
+        transfer.end = self.ends[-1]
+        if not transfer.chunks:
+            line.remove(transfer)
+            self.landing.append(transfer)
 
     def _land(self, now: int) -> None:
+        self.now = now
         done = self.landing.popleft()
-        del self.moving[done.key]
-        self.landed(done.key, done.demanded)
+        if done.cancelled_at is not None:
+            self.room.drained(done.cancelled_at, done.nbytes)
+        else:
+            del self.moving[done.key]
+            self.room.landed(done.key, done.demanded)
         self.release(now)
-        if self.idle is not None and not self.active:
-            self.idle(now)
+        if not self.active:
+            self.idle_since = now

@@ -21,6 +21,8 @@ COUNTED = (
     "evictions",
     "waves",
     "prefetch_dropped",
+    "prefetch_cancelled",
+    "bypasses",
     "unique_keys",
 )
 """counters that only grow; a step's share is the difference"""
@@ -45,7 +47,7 @@ class StepLog:
         engine, cache, link = self.setup.engine, self.setup.cache.count, self.setup.link
         found = list(engine.counts)
         found += [cache.demand_bytes, cache.prefetch_bytes, cache.wasted_bytes, link.busy_ns, cache.evictions]
-        return [*found, engine.waves, link.dropped, engine.unique_keys]
+        return [*found, engine.waves, link.dropped, link.cancelled, cache.bypasses, engine.unique_keys]
 
     def steps(self, warmup: int) -> dict[str, np.ndarray]:
         """Columns of the table of steps."""

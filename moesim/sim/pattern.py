@@ -1,14 +1,24 @@
-"""Situations that repeat: the keys of a step's layers, and what a layer event does with them."""
+"""Situations that repeat: the keys of a layer event, and what the event does with them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from operator import itemgetter
+from typing import NamedTuple
 
-Keys = tuple[tuple[int, ...], Callable[[bytearray], tuple[int, ...]], frozenset[int]]
-"""keys of a layer event, what reads their states, and the keys as a set"""
+from moesim.hardware.keys import Keys
+
+KEPT = 50_000
+"""entries after which a memory of what repeats is emptied"""
+
+
+class Event(NamedTuple):
+    """Keys of a layer event, ranked; what reads their states; and the keys as a set."""
+
+    keys: tuple[int, ...]
+    states_of: Callable[[bytearray], tuple[int, ...]]
+    as_set: frozenset[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,14 +38,32 @@ class Pattern:
     waves: int
 
 
-@lru_cache(maxsize=1024)
-def keys_of(layers: int, width: int, experts: tuple[int, ...]) -> list[Keys]:
-    """Keys of `experts` in every layer. Compared runs replay the same steps, so that most are asked for again."""
-    found = []
-    for base in range(0, layers * width, width):
-        keys = tuple(base + e for e in experts)
-        found.append((keys, _states_of(keys), frozenset(keys)))
-    return found
+class Events:
+    """Layer events by the experts they use. Most are asked for again: steps repeat, and so do compared runs."""
+
+    def __init__(self, keys: Keys) -> None:
+        self._keys = keys
+        self._of_layer: dict[tuple[int, tuple[int, ...]], Event] = {}
+        self._of_step: dict[tuple[int, ...], list[Event]] = {}
+
+    def of_layer(self, layer: int, experts: tuple[int, ...]) -> Event:
+        """The event of one layer."""
+        found = self._of_layer.get((layer, experts))
+        if found is None:
+            if len(self._of_layer) >= KEPT:
+                self._of_layer.clear()
+            keys = self._keys.of_layer(layer, experts)
+            found = self._of_layer[layer, experts] = Event(keys, _states_of(keys), frozenset(keys))
+        return found
+
+    def of_step(self, experts: tuple[int, ...]) -> list[Event]:
+        """The events of a step that uses the same experts in all layers."""
+        found = self._of_step.get(experts)
+        if found is None:
+            if len(self._of_step) * self._keys.layers >= KEPT:
+                self._of_step.clear()
+            found = self._of_step[experts] = [self.of_layer(layer, experts) for layer in range(self._keys.layers)]
+        return found
 
 
 def loads_of(

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from moesim import policy
 from moesim.errors import InputError, Problem, unknown
 from moesim.experiment import Drift, Experiment, Memory
+from moesim.hardware.budget import pools
 from moesim.hardware.costs import CostTable
+from moesim.hardware.keys import Keys
 from moesim.hardware.link import LinkTable
 from moesim.hardware.shape import ModelShape
 from moesim.policy import FAR_VIEWS, NEAR_VIEWS, CachePolicy, Policy, Pool, PrefetchPolicy, View
@@ -31,18 +33,11 @@ class Inputs:
     link: LinkTable
 
 
-def pools(memory: Memory, shape: ModelShape) -> list[tuple[range, int]]:
-    """Keys and capacity in bytes of each pool: one a layer, or one for all."""
-    if memory.slots is not None:
-        total = memory.slots * shape.layers * shape.key_bytes
-    elif memory.bytes is not None:
-        total = memory.bytes
-    else:
-        total = round((memory.share or 0) * shape.keys * shape.key_bytes)
-    if memory.scope == "global":
-        return [(range(shape.keys), total)]
-    width = shape.experts
-    return [(range(width * layer, width * (layer + 1)), total // shape.layers) for layer in range(shape.layers)]
+def keys_of(inputs: Inputs) -> Keys:
+    """Keys of the model; those of the captured one, where it has as many layers and the shape shares none itself."""
+    meta, shape = inputs.trace.meta, inputs.shape
+    alike = (meta.layers, meta.experts) == (shape.layers, shape.experts)
+    return Keys.of(shape, meta.key_map if alike else None)
 
 
 def check(config: Experiment, inputs: Inputs) -> list[Problem]:
@@ -61,16 +56,24 @@ def _check_fit(config: Experiment, inputs: Inputs) -> list[Problem]:
                 "trace", f"has a layer-wise router of {meta.layers} layers, but model {shape.name} has {shape.layers}"
             )
         )
-    if meta.key_map is not None:
-        found.append(Problem("trace", "shares keys between layers (key_map), which the simulator does not serve yet"))
     if memory.slots is not None and memory.slots > shape.experts:
         found.append(Problem("memory.slots", f"{memory.slots} is more than the {shape.experts} experts of a layer"))
-    capacity = pools(memory, shape)[0][1]
-    if capacity < shape.key_bytes:
-        where = "a layer" if memory.scope == "layer" else "all layers"
-        text = f"gives {where} {capacity:,} bytes, but one key of {shape.name} takes {shape.key_bytes:,}"
+    return found or _check_memory(memory, keys_of(inputs), shape.name)
+
+
+def _check_memory(memory: Memory, keys: Keys, name: str) -> list[Problem]:
+    if keys.shared and memory.scope == "layer":
+        return [Problem("memory.scope", f"is layer, but layers of {name} share experts: it must be global")]
+    found = []
+    for number, (of_pool, capacity) in enumerate(pools(memory, keys)):
+        largest = max(keys.sizes[key] for key in of_pool)
+        if capacity >= largest or (capacity >= 0 and memory.staging):
+            continue
+        where = f"layer {number}" if memory.scope == "layer" else "all layers"
+        less = f" once {memory.staging} staging slots are taken off" if memory.staging else ""
+        text = f"gives {where} {capacity:,} bytes{less}, but one key of {name} takes {largest:,}"
         found.append(Problem("memory", text))
-    return found
+    return found[:1]
 
 
 def _check_traffic(config: Experiment, inputs: Inputs) -> list[Problem]:
@@ -132,38 +135,38 @@ def set_up(
     direct: bool = False,
 ) -> Setup:
     """Build the machine. `resident`: every expert is on the GPU, the bound that no cache can beat."""
-    shape, layers = inputs.shape, inputs.shape.layers
-    parts = [(range(shape.keys), shape.keys * shape.key_bytes)] if resident else pools(config.memory, shape)
+    keys = keys_of(inputs)
+    parts = [(range(keys.count), keys.total_bytes)] if resident else pools(config.memory, keys)
     views: dict[tuple[str, str], View] = {}
     foresights: dict[tuple[str, str], Foresight] = {}
-    engine_of: list[Engine] = []
 
     def view_for(made: Policy) -> View:
         key = (made.level, made.unknown)
         if key not in views:
-            views[key] = _view(made.level, shape, foresights, key, engine_of)
+            views[key] = _view(made.level, keys, foresights, key)
         return views[key]
 
     policies: list[CachePolicy] = []
-    sizes = [shape.key_bytes] * shape.keys
-    for number, (keys, capacity) in enumerate(parts):
+    for number, (of_pool, capacity) in enumerate(parts):
         made = CachePolicy() if resident else policy.make("cache", config.cache)
         assert isinstance(made, CachePolicy)
         rng = random.Random(f"{config.seed}/{replication}/cache/{number}")
-        made.start(Pool(keys, capacity, sizes, rng), view_for(made))
+        made.start(Pool(of_pool, capacity, keys.sizes, rng), view_for(made))
         policies.append(made)
-    pool_of = [number for number, (keys, _) in enumerate(parts) for _ in keys]
-    cache = ExpertCache(sizes, pool_of, [capacity for _, capacity in parts], policies)
+    pool_of = [number for number, (of_pool, _) in enumerate(parts) for _ in of_pool]
+    staging = 0 if resident else config.memory.staging
+    cache = ExpertCache(keys.sizes, pool_of, [capacity for _, capacity in parts], policies, staging)
     if resident:
-        cache.state = bytearray([RESIDENT]) * shape.keys
-        cache.used_bytes = [shape.keys * shape.key_bytes]
-        cache.there_at_first = shape.keys
+        cache.state = bytearray([RESIDENT]) * keys.count
+        cache.used_bytes = [keys.total_bytes]
+        cache.there_at_first = keys.count
     prefetcher = _prefetcher(config, view_for, resident)
+    link = Link(inputs.link, config.machine.chunk_bytes, config.machine.copies_in_flight, cache)
     engine = Engine(
-        layers,
-        shape.experts,
+        keys,
         inputs.costs,
         cache,
+        link,
         layerwise=inputs.trace.meta.router == "layerwise",
         expert_start=config.machine.expert_start,
         views=list(views.values()),
@@ -172,25 +175,16 @@ def set_up(
         check=verify,
         direct=direct,
     )
-    engine_of.append(engine)
-    idle = engine.link_idle if prefetcher else None
-    machine = config.machine
-    link = Link(inputs.link, machine.chunk_bytes, machine.copies_in_flight, cache.make_room, cache.landed, idle)
-    engine.link = link
     return Setup(engine, list(foresights), cache, link, _labels(config, inputs, {level for level, _ in views}))
 
 
 def _view(
-    level: str,
-    shape: ModelShape,
-    foresights: dict[tuple[str, str], Foresight],
-    key: tuple[str, str],
-    engine_of: list[Engine],
+    level: str, keys: Keys, foresights: dict[tuple[str, str], Foresight], kind: tuple[str, str]
 ) -> View:
     if level in NEAR_VIEWS:
-        return NEAR_VIEWS[level](shape.layers, shape.experts)
-    uses = (foresights.setdefault(key, Foresight(shape.layers, shape.experts))).next_uses
-    return FAR_VIEWS[level](shape.layers, shape.experts, uses, lambda layer: engine_of[0].needed(layer))
+        return NEAR_VIEWS[level](keys.layers, keys.experts)
+    uses = foresights.setdefault(kind, Foresight(keys)).next_uses
+    return FAR_VIEWS[level](keys.layers, keys.experts, uses)
 
 
 def _prefetcher(config: Experiment, view_for: Callable[[Policy], View], resident: bool) -> PrefetchPolicy | None:

@@ -6,12 +6,13 @@ import json
 from collections.abc import Callable
 
 from moesim.experiment import Experiment
+from moesim.hardware.budget import pools
 from moesim.sim.bounds import min_misses
 from moesim.sim.log import requests_table
 from moesim.sim.result import RunResult
 from moesim.sim.schedule import Schedule
 from moesim.sim.server import FreeServer, ReplayServer, Server
-from moesim.sim.setup import Inputs, pools, set_up
+from moesim.sim.setup import Inputs, set_up
 from moesim.sim.workload import Workload
 
 Progress = Callable[[int], None]
@@ -104,13 +105,16 @@ def _bounds(config: Experiment, inputs: Inputs, server: Server, schedule: Schedu
     warmup = config.warmup_steps
     if schedule is None or len(schedule.frames) <= warmup:
         return dict.fromkeys(names, -1)
-    shape = inputs.shape
-    slots = [(keys, capacity // shape.key_bytes) for keys, capacity in pools(config.memory, shape)]
-    key = ("min", tuple(count for _, count in slots))
+    keys = server.setup.engine.keys
+    # Where sizes differ every key is taken to be as small as the smallest: loose, and never beaten.
+    small = min(keys.sizes)
+    slots = [(of_pool, capacity // small) for of_pool, capacity in pools(config.memory, keys)]
+    bypass = config.memory.staging > 0
+    key = ("min", tuple(count for _, count in slots), bypass)
     if key not in schedule.memo:
-        schedule.memo[key] = min_misses(schedule, len(schedule.frames), shape.layers, shape.experts, slots, warmup)
+        schedule.memo[key] = min_misses(schedule, keys, slots, warmup, bypass=bypass)
     missed = schedule.memo[key]
     assert isinstance(missed, int)
-    link_ns = sum(server.setup.link.chunks(shape.key_bytes))
+    link_ns = sum(server.setup.link.chunks(small))
     resident_ns = schedule.ends[-1] - schedule.starts[warmup]
-    return dict(zip(names, (resident_ns, missed, missed * shape.key_bytes, missed * link_ns), strict=True))
+    return dict(zip(names, (resident_ns, missed, missed * small, missed * link_ns), strict=True))

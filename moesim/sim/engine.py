@@ -102,6 +102,8 @@ class Engine:
         self.parts = [0] * len(PARTS)
         self.running: tuple[int, frozenset[int]] | None = None
         """end and keys of the expert kernel that is pinned"""
+        self.work: Work | None = None
+        """the present step"""
         self.sampled_at = 0
         self.waves = 0
         self.unique_keys = 0
@@ -130,7 +132,7 @@ class Engine:
         self.parts = parts = [0] * len(PARTS)
         self._wait_until(start)
         self._advance(start)
-        self.stream = self._step_start = start
+        self.stream, self._began, self.work = start, start, work
         self.host = max(self.host, start) + self.costs.decision
         same = self._events.of_step(work.layers[0].experts) if len(work.layers) == 1 else None
         events = same or [self._events.of_layer(layer, w.experts) for layer, w in enumerate(work.layers)]
@@ -231,8 +233,8 @@ class Engine:
 
     def _check(self) -> None:
         """Conservation after a layer event: the parts of the step add up, and so do the keys."""
-        if sum(self.parts) != self.stream - self._step_start:
-            raise AssertionError(f"parts {self.parts} do not add up to {self.stream - self._step_start} ns")
+        if sum(self.parts) != self.stream - self._began:
+            raise AssertionError(f"parts {self.parts} do not add up to {self.stream - self._began} ns")
         self.cache.balance()
 
     def _absent(self, keys: tuple[int, ...], states: tuple[int, ...]) -> dict[int, int]:

@@ -69,7 +69,8 @@ def _check_memory(memory: Memory, keys: Keys, name: str) -> list[Problem]:
         largest = max(keys.sizes[key] for key in of_pool)
         if capacity >= largest or (capacity >= 0 and memory.staging):
             continue
-        where = f"layer {number}" if memory.scope == "layer" else "all layers"
+        a_layer = "a layer" if keys.equal else f"layer {number}"
+        where = a_layer if memory.scope == "layer" else "all layers"
         less = f" once {memory.staging} staging slots are taken off" if memory.staging else ""
         text = f"gives {where} {capacity:,} bytes{less}, but one key of {name} takes {largest:,}"
         found.append(Problem("memory", text))

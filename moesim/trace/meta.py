@@ -117,6 +117,9 @@ def _key_problems(meta: RoutingMeta) -> list[str]:
         keys = len(used)
         if used != list(range(keys)):
             wrong.append(f"key_map must use dense keys 0..{keys - 1}; its largest is {used[-1] if used else 'missing'}")
+        twice = [layer for layer, row in enumerate(meta.key_map) if len(set(row)) < len(row)]
+        if twice:
+            wrong.append(f"key_map gives two experts of one layer the same key (layers {', '.join(map(str, twice))})")
     if isinstance(meta.key_bytes, list) and len(meta.key_bytes) != keys:
         wrong.append(f"key_bytes lists {len(meta.key_bytes)} sizes; there are {keys} keys")
     return wrong

@@ -49,7 +49,7 @@ class Drive:
     def __init__(self, made: CachePolicy, slots: int, keys: range = range(8), seed: int = 0) -> None:
         self.policy, self.slots = made, slots
         self.uses = np.full(keys.stop + 8, FAR, dtype=np.int64)
-        self.view = StepView(1, keys.stop + 8, self.uses, lambda layer: ())
+        self.view = StepView(1, keys.stop + 8, self.uses)
         self.resident: set[int] = set()
         made.start(Pool(keys, 10 * slots, [10] * (keys.stop + 8), random.Random(seed)), self.view)
 

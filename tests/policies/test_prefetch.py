@@ -19,7 +19,8 @@ def plans(name: str, **params: Any) -> list[list[int]]:
     """What the policy plans at step start (layer -1) and in each layer of `STEP`."""
     made = find("prefetch", name)(**params)
     assert isinstance(made, PrefetchPolicy)
-    view = StepView(LAYERS, EXPERTS, np.full(LAYERS * EXPERTS, FAR), lambda layer: STEP[layer])
+    view = StepView(LAYERS, EXPERTS, np.full(LAYERS * EXPERTS, FAR))
+    view.upcoming = STEP
     made.start(view)
     found = []
     for view.layer in range(-1, LAYERS):

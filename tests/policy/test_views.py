@@ -12,7 +12,7 @@ from tests.sim.toy import trace
 SHOWN = {
     "history": {"layers", "experts", "step", "layer", "event", "level"},
     "layer": {"current"},
-    "step": {"next_uses", "needed"},
+    "step": {"next_uses", "needed", "upcoming"},
     "queue": set(),
     "oracle": set(),
 }
@@ -22,7 +22,7 @@ SHOWN = {
 def view(level: str) -> View:
     if level in NEAR_VIEWS:
         return NEAR_VIEWS[level](3, 4)
-    return FAR_VIEWS[level](3, 4, np.full(12, FAR), lambda layer: (layer,))
+    return FAR_VIEWS[level](3, 4, np.full(12, FAR))
 
 
 @pytest.mark.parametrize("level", SHOWN)

@@ -80,7 +80,7 @@ def routes_in_the_queue(view: Any) -> int:
 
 
 def rest_of_the_step(view: Any) -> int:
-    work = server().setup.engine._work
+    work = server().setup.engine.work
     return sum(sum(of.experts) for of in work.layers[view.layer + 1 :])
 
 

@@ -35,9 +35,9 @@ def test_every_step_balances(case: dict[str, Any], prefetch: str, in_flight: int
 def test_a_copy_counted_twice_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     make_room = ExpertCache.make_room
 
-    def twice(cache: ExpertCache, key: int, demanded: bool, now: int) -> bool:
+    def twice(cache: ExpertCache, key: int, demanded: bool) -> bool:
         cache.count.demand_loads += 1
-        return make_room(cache, key, demanded, now)
+        return make_room(cache, key, demanded)
 
     monkeypatch.setattr(ExpertCache, "make_room", twice)
     with pytest.raises(AssertionError, match="do not balance"):

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from moesim.policy import FAR
 from moesim.sim.foresight import Foresight, of_schedule, persisting
 from moesim.sim.work import LayerWork, Part, Work
+from tests.sim.toy import keys
 
 
 def work(*layers: tuple[int, ...], decode: tuple[int, ...] = ()) -> Work:
@@ -27,7 +28,7 @@ def shown(foresight: Foresight) -> list[list[int]]:
 
 def test_within_a_step_of_a_decoupled_router_every_layer_is_seen() -> None:
     # Two layers, three experts; step 5 starts at event 10. Experts 0 and 2 now; nothing known beyond.
-    foresight = Foresight(2, 3)
+    foresight = Foresight(keys(2, 3))
     unseen = np.full(3, foresight.unseen)
     foresight.begin(5, work((2, 0)), unseen)
     assert shown(foresight) == [[10, -1, 10], [11, -1, 11]]
@@ -39,7 +40,7 @@ def test_within_a_step_of_a_decoupled_router_every_layer_is_seen() -> None:
 
 def test_beyond_the_step_the_later_ones_stand() -> None:
     # Expert 0 is used next in step 6 (events 12 and 13), expert 1 in step 8 (16 and 17), expert 2 is not shown.
-    foresight = Foresight(2, 3)
+    foresight = Foresight(keys(2, 3))
     foresight.begin(5, work((2, 0)), np.array([6, 8, foresight.unseen]))
     assert shown(foresight) == [[10, 16, 10], [11, 17, 11]]
     foresight.enter(0)
@@ -47,7 +48,7 @@ def test_beyond_the_step_the_later_ones_stand() -> None:
 
 
 def test_a_layerwise_router_has_experts_of_its_own_in_each_layer() -> None:
-    foresight = Foresight(2, 3)
+    foresight = Foresight(keys(2, 3))
     later = np.array([[6, foresight.unseen, 7], [foresight.unseen] * 3])
     foresight.begin(5, work((0,), (1, 2)), later)
     assert shown(foresight) == [[10, -1, 14], [-1, 11, 11]]
@@ -56,14 +57,14 @@ def test_a_layerwise_router_has_experts_of_its_own_in_each_layer() -> None:
 
 
 def test_the_next_step_forgets_the_one_before() -> None:
-    foresight = Foresight(2, 3)
+    foresight = Foresight(keys(2, 3))
     foresight.begin(0, work((0, 1, 2)), np.array([1, 2, 3]))
     foresight.begin(1, work((1,)), np.full(3, foresight.unseen))
     assert shown(foresight) == [[-1, 2, -1], [-1, 3, -1]]
 
 
 def test_keys_index_next_uses() -> None:
-    foresight = Foresight(2, 3)
+    foresight = Foresight(keys(2, 3))
     foresight.begin(0, work((1,)), np.full(3, foresight.unseen))
     assert foresight.next_uses[1 * 3 + 1] == 1
     assert np.shares_memory(foresight.next_uses, foresight.grid)
@@ -71,7 +72,7 @@ def test_keys_index_next_uses() -> None:
 
 @pytest.mark.parametrize("layers", [1, 3, 32, 61])
 def test_unseen_is_beyond_far_in_every_layer_and_fits(layers: int) -> None:
-    foresight = Foresight(layers, 2)
+    foresight = Foresight(keys(layers, 2))
     foresight.begin(10**6, work(()), np.full(2, foresight.unseen))
     assert int(foresight.grid.min()) >= FAR
     assert int(foresight.grid.max()) < 2**62
@@ -105,7 +106,7 @@ def search(works: list[Work], event: int, layers: int, key: int, experts: int) -
 @given(schedules())
 def test_the_oracle_of_a_schedule_is_a_search_through_all_of_it(case: tuple[list[Work], int, int]) -> None:
     works, layers, experts = case
-    foresight = Foresight(layers, experts)
+    foresight = Foresight(keys(layers, experts))
     later = of_schedule(works, layers, experts, foresight.unseen)
     assert len(later) == len(works)
     for step, of_step in enumerate(works):

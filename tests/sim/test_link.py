@@ -14,21 +14,32 @@ class Record:
     def __init__(self, in_flight: int = 2, fixed: int = 0) -> None:
         self.log: list[tuple[str, int, int]] = []
         self.full = False
-        self.link = Link(ToyLink(fixed), 100, in_flight, self._room, self._landed, self._idle)
+        self.dying: dict[int, list[int]] = {}
+        self.awaited = 0
+        self.link = Link(ToyLink(fixed), 100, in_flight, self)
 
-    def _room(self, key: int, demanded: bool, now: int) -> bool:
-        self.log.append(("no room" if self.full else "room", key, now))
+    def make_room(self, key: int, demanded: bool) -> bool:
+        self.log.append(("no room" if self.full else "room", key, self.link.now))
         return not self.full
 
-    def _landed(self, key: int, demanded: bool) -> None:
-        self.log.append(("landed", key, -1))
+    def landed(self, key: int, demanded: bool) -> None:
+        self.log.append(("landed", key, self.link.now))
 
-    def _idle(self, now: int) -> None:
-        self.log.append(("idle", -1, now))
+    def place(self, key: int) -> int:
+        return 0
+
+    def cancelled(self, key: int, sent_bytes: int, over: bool) -> int:
+        self.log.append(("cancelled", key, sent_bytes))
+        if not over:
+            self.dying.setdefault(0, []).append(SIZES[key])
+        return 0
+
+    def drained(self, place: int, size: int) -> None:
+        self.log.append(("drained", size, self.link.now))
+        self.dying[place].remove(size)
 
     def prefetch(self, *keys: int, at: int = 0) -> None:
         self.link.plan(keys, SIZES, at)  # type: ignore[arg-type]
-        self.link.pump(at)
 
     def demand(self, key: int, at: int) -> None:
         self.link.advance(at)
@@ -114,15 +125,79 @@ def test_a_prefetch_without_room_is_dropped() -> None:
     record = Record()
     record.full = True
     record.prefetch(1, 2)
+    record.link.advance(1)
     assert record.link.dropped == 2
     assert not record.link.active
 
 
-def test_idle_is_told_once_when_everything_has_landed() -> None:
+def test_it_falls_idle_when_everything_has_landed_and_is_not_once_more_is_planned() -> None:
     record = Record()
     record.prefetch(3)
-    landings(record)
-    assert [entry for entry in record.log if entry[0] == "idle"] == [("idle", -1, 250)]
+    record.link.advance(250, landings=False)
+    assert record.link.idle_since is None
+    record.link.advance(400)
+    assert record.link.idle_since == 250
+    record.prefetch(1, at=400)
+    assert record.link.idle_since is None
+
+
+def test_it_can_be_brought_up_to_where_it_falls_idle() -> None:
+    record = Record()
+    record.prefetch(3)
+    record.link.advance(1000, idle=True)
+    assert record.link.now == record.link.idle_since == 250
+
+
+def test_prefetches_come_last_in_an_instant() -> None:
+    # Planned at 100 and demanded at 100: the demand is submitted first, whatever was asked first.
+    record = Record(in_flight=1)
+    record.prefetch(1, at=100)
+    record.demand(3, 100)
+    record.demand(2, 100)
+    assert landings(record) == {3: 350, 2: 1350, 1: 2350}
+
+
+def test_a_promoted_key_goes_on_behind_a_demand_that_has_no_room() -> None:
+    # Key 1 has one chunk in flight at 50; key 2 finds no room, so key 1's other chunks go on, until key 2 finds some
+    # at 250: it comes before the seven that are left, after the chunk in flight.
+    record = Record(in_flight=1)
+    record.prefetch(1)
+    record.link.advance(50)
+    record.full = True
+    record.demand(2, 50)
+    record.demand(1, 50)
+    record.link.advance(250)
+    record.full = False
+    record.link.release(250)
+    assert landings(record) == {2: 1300, 1: 2000}
+
+
+def test_cancellation_drops_the_chunks_that_are_not_submitted_and_waits_for_the_others() -> None:
+    # At 150 the chunks 100-200 and 200-300 of key 1 are submitted, 300 bytes in all; its room is free at 300.
+    record = Record()
+    record.prefetch(1)
+    record.link.advance(150)
+    assert record.link.under_way() == [1]
+    record.link.cancel({1}, 150)
+    assert record.dying == {0: [1000]}
+    record.demand(3, 160)
+    assert landings(record) == {3: 550}
+    assert [entry for entry in record.log if entry[0] in ("cancelled", "drained")] == [
+        ("cancelled", 1, 300), ("drained", 1000, 300),
+    ]  # fmt: skip
+    assert record.link.busy_ns == 550
+
+
+def test_a_demand_without_room_is_stuck_only_if_nothing_is_on_its_way_there() -> None:
+    record = Record(in_flight=1)
+    record.prefetch(3)
+    record.link.advance(50)
+    record.full = True
+    record.demand(2, 50)
+    assert not record.link.stuck()
+    record.link.advance(250)
+    record.link.submit(250)
+    assert record.link.stuck()
 
 
 def test_each_chunk_pays_the_fixed_cost() -> None:

@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
+from moesim.hardware.budget import pools
+from moesim.hardware.keys import Keys
 from moesim.sim import Inputs, check
-from moesim.sim.setup import pools, set_up
-from tests.sim.toy import ToyCosts, ToyLink, config, shape, trace
+from moesim.sim.setup import keys_of, set_up
+from tests.sim.toy import ToyCosts, ToyLink, config, keys, shape, trace
 
 DECODED = [([0, 1], [0, 1]), ([1, 1, 1], [0])]
 BY_LAYER = [([[0, 1]], [[1, 0]])]
@@ -46,9 +48,34 @@ def test_layers_of_a_layerwise_router() -> None:
     assert problems(layers=3) == []  # a decoupled router's decision serves as many layers as there are
 
 
-def test_keys_shared_between_layers() -> None:
-    (found,) = problems(meta={"key_map": [[0, 1, 2, 3], [0, 1, 2, 3]]})
-    assert found == ("trace", "shares keys between layers (key_map), which the simulator does not serve yet")
+def test_keys_shared_between_layers_need_the_global_scope() -> None:
+    shared = {"key_map": [[0, 1, 2, 3], [0, 1, 2, 3]]}
+    assert problems(meta=shared, memory={"slots": 2, "scope": "global"}) == []
+    text = "is layer, but layers of toy share experts: it must be global"
+    assert problems(meta=shared, memory={"slots": 2, "scope": "layer"}) == [("memory.scope", text)]
+
+
+def test_the_captured_models_key_map_serves_a_shape_of_as_many_layers() -> None:
+    made = trace(DECODED, layers=2)
+    made = replace(made, meta=made.meta.model_copy(update={"key_map": [[0, 1, 2, 3], [4, 1, 2, 3]]}))
+    alike, deeper = (keys_of(Inputs(made, shape(n, 4), ToyCosts(), ToyLink())) for n in (2, 3))  # type: ignore[arg-type]
+    assert alike.shared and alike.table[1] == (4, 1, 2, 3)
+    assert deeper.plain and not deeper.shared
+
+
+def test_staging_is_on_top_of_slots_and_taken_off_bytes() -> None:
+    made = keys(2, 4)
+    assert pools(config(memory={"slots": 2, "staging": 3}).memory, made)[0][1] == 2000
+    assert pools(config(memory={"bytes": 7000, "staging": 3}).memory, made)[0][1] == 2000
+    assert problems(memory={"bytes": 3000, "staging": 3, "scope": "global"}) == []
+    text = "gives all layers -1 bytes once 3 staging slots are taken off, but one key of toy takes 1,000"
+    assert problems(memory={"bytes": 2999, "staging": 3, "scope": "global"}) == [("memory", text)]
+
+
+def test_slots_are_as_large_as_the_largest_key_of_their_layer() -> None:
+    made = Keys.of(shape(2, 2).model_copy(update={"key_sizes": (10, 30, 20, 5)}))
+    assert pools(config(memory={"slots": 2, "scope": "layer"}).memory, made) == [(range(2), 60), (range(2, 4), 40)]
+    assert pools(config(memory={"slots": 2, "scope": "global"}).memory, made) == [(range(4), 100)]
 
 
 @pytest.mark.parametrize(
@@ -140,7 +167,7 @@ def test_everything_wrong_is_said_at_once() -> None:
         traffic={"kind": "all", "requests": 1, "mix": {"cod": 1.0}},
     )  # fmt: skip
     places = [place for place, _ in found]
-    assert places == ["trace"] * 3 + ["memory.slots"] + ["traffic.mix"] * 2 + ["cache", "prefetch", "scheduler.batch"]
+    assert places == ["trace"] * 2 + ["memory.slots"] + ["traffic.mix"] * 2 + ["cache", "prefetch", "scheduler.batch"]
 
 
 # ---- memory
@@ -158,7 +185,7 @@ def test_everything_wrong_is_said_at_once() -> None:
     ],
 )
 def test_pools_of_equal_bytes_in_either_scope(memory: dict[str, Any], expected: list[tuple[range, int]]) -> None:
-    assert pools(config(memory=memory).memory, shape(2, 4)) == expected
+    assert pools(config(memory=memory).memory, keys(2, 4)) == expected
 
 
 def test_labels_say_where_everything_comes_from() -> None:

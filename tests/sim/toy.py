@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from moesim.experiment import Experiment
+from moesim.hardware.keys import Keys
 from moesim.hardware.shape import ModelShape
 from moesim.sim import Inputs, RunResult, simulate
 from moesim.sim.workload import Workload
@@ -78,6 +79,11 @@ def shape(layers: int = 1, experts: int = 4, key_bytes: int = 1000) -> ModelShap
     )  # fmt: skip
     assert made.key_bytes == key_bytes
     return made
+
+
+def keys(layers: int = 1, experts: int = 4) -> Keys:
+    """Keys of `shape`."""
+    return Keys.of(shape(layers, experts))
 
 
 def trace(

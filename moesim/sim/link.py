@@ -60,6 +60,10 @@ class Link:
         self.room = room
         self.demands: deque[Transfer] = deque()
         self.prefetches: deque[Transfer] = deque()
+        """under way, with chunks left; `planned` are the keys of those that have not started, most urgent first"""
+        self.planned: dict[int, None] = {}
+        self.planned_at = 0
+        self.sizes: Sequence[int] = ()
         self.landing: deque[Transfer] = deque()
         """all chunks submitted, by end"""
         self.moving: dict[int, Transfer] = {}
@@ -78,7 +82,7 @@ class Link:
     @property
     def active(self) -> bool:
         """Something is under way, waiting or planned."""
-        return bool(self.landing or self.demands or self.prefetches)
+        return bool(self.landing or self.demands or self.prefetches or self.planned)
 
     def chunks(self, nbytes: int) -> list[int]:
         """Cost in ns of each chunk of a key of `nbytes`."""
@@ -101,8 +105,7 @@ class Link:
                     self.prefetches.remove(moving)
                     self.demands.append(moving)
         else:
-            if self.prefetches:
-                self.prefetches = deque(t for t in self.prefetches if t.key != key)
+            self.planned.pop(key, None)
             self.demands.append(Transfer(key, nbytes, at, self.chunks(nbytes), True))
         self.submit(at)
 
@@ -112,19 +115,17 @@ class Link:
         `nbytes` is indexed by key. Returns how many of the keys were not planned already.
         """
         self.idle_since, self.now = None, at
-        queued = {t.key for t in self.prefetches if not t.started}
-        started = [t for t in self.prefetches if t.started]
-        planned = (Transfer(key, nbytes[key], at, self.chunks(nbytes[key]), False) for key in keys)
-        self.prefetches = deque([*started, *planned])
-        return sum(key not in queued for key in keys)
+        before, self.planned = self.planned, dict.fromkeys(keys)
+        self.planned_at, self.sizes = at, nbytes
+        return len(self.planned.keys() - before.keys())
 
     def under_way(self) -> list[int]:
         """Keys of prefetches that have started and have chunks left: those that can be cancelled."""
-        return [t.key for t in self.prefetches if t.started]
+        return [t.key for t in self.prefetches]
 
     def cancel(self, keys: Container[int], at: int) -> None:
         """Give up those of `under_way` that are in `keys`."""
-        given_up = [t for t in self.prefetches if t.started and t.key in keys]
+        given_up = [t for t in self.prefetches if t.key in keys]
         for transfer in given_up:
             self.prefetches.remove(transfer)
             del self.moving[transfer.key]
@@ -164,7 +165,7 @@ class Link:
         idle.
         """
         latest = until if landings else until - 1
-        while self.landing or self.demands or self.prefetches:
+        while self.active:
             end = self.landing[0].end if self.landing else NEVER
             opening = self._opening()
             if end <= opening:
@@ -205,11 +206,11 @@ class Link:
                 first = max(head.at, self.blocked_until)
             elif any(t.started for t in self.demands):
                 first = 0
-        if first > self.now and self.prefetches:
-            prefetch = self.prefetches[0]
-            # A demand that waits keeps new prefetches from starting; those under way go on.
-            if prefetch.started or not self.demands:
-                first = min(first, prefetch.at)
+        # A demand that waits keeps new prefetches from starting; those under way go on.
+        if self.prefetches:
+            first = 0
+        elif self.planned and not self.demands:
+            first = self.planned_at
         return first if first == NEVER else max(first, self.ends[0], self.now)
 
     def _pump(self, now: int) -> None:
@@ -217,16 +218,9 @@ class Link:
         while self.ends[0] <= now:
             if self.demands and self._submit_demand(now):
                 continue
-            if not self.prefetches or self.prefetches[0].at > now:
+            if not self.prefetches and (self.demands or not self._start_planned()):
                 return
-            head = self.prefetches[0]
-            if not head.started and self.demands:
-                return
-            if not head.started and not self._start(head):
-                self.prefetches.popleft()
-                self.dropped += 1
-                continue
-            self._send_chunk(head, now, self.prefetches)
+            self._send_chunk(self.prefetches[0], now, self.prefetches)
 
     def _submit_demand(self, now: int) -> bool:
         """Submit the head of the line or, if it has no room, a chunk of the first behind it that is under way."""
@@ -241,6 +235,19 @@ class Link:
             return False
         self._send_chunk(behind, now, self.demands)
         return True
+
+    def _start_planned(self) -> bool:
+        """Start the first planned key that finds room; those before it are dropped."""
+        while self.planned:
+            key = next(iter(self.planned))
+            del self.planned[key]
+            nbytes = self.sizes[key]
+            transfer = Transfer(key, nbytes, self.now, self.chunks(nbytes), False)
+            if self._start(transfer):
+                self.prefetches.append(transfer)
+                return True
+            self.dropped += 1
+        return False
 
     def _start(self, transfer: Transfer) -> bool:
         if not self.room.make_room(transfer.key, transfer.demanded):

@@ -62,7 +62,7 @@ class CachePolicy(Policy):
         self.view = view
 
     def used(self, keys: Sequence[int]) -> None:
-        """A layer event needs `keys`, ranked by position, then slot; absent ones will be inserted within the event."""
+        """A layer event needs `keys`, ranked by position, then slot; absent ones are inserted in it, or bypass."""
 
     def admit(self, key: int, prefetched: bool) -> bool:
         """Whether `key`, whose copy could start, takes a place in the cache or bypasses it. Must not change any state.
@@ -80,7 +80,8 @@ class CachePolicy(Policy):
     def victim(self, barred: Container[int]) -> int | None:
         """Name a resident key that is not in `barred`, or None where there is none. Must not change any state.
 
-        Keys of the present layer event that have not been inserted yet are always in `barred`.
+        Keys of the present layer event that have not been inserted yet are always in `barred`, and so is a key that
+        was `used` but bypassed the cache.
         """
         raise NotImplementedError
 

@@ -26,6 +26,18 @@ class Either:
         return key in self.one or key in self.other
 
 
+class Elsewhere:
+    """Keys that are in no pool: absent, or in a staging slot."""
+
+    __slots__ = ("staged", "state")
+
+    def __init__(self, state: bytearray, staged: Container[int]) -> None:
+        self.state, self.staged = state, staged
+
+    def __contains__(self, key: object) -> bool:
+        return isinstance(key, int) and (self.state[key] == ABSENT or key in self.staged)
+
+
 @dataclass(slots=True)
 class CacheCounts:
     evictions: int = 0
@@ -66,6 +78,7 @@ class ExpertCache:
         """from the start of a copy to its end or, if the layer event needs the key, to the end of its kernel"""
         self.staged: dict[int, None] = {}
         """keys in staging slots, in the order in which they took them"""
+        self._elsewhere = Elsewhere(self.state, self.staged)
         self.dying: dict[int, list[int]] = {}
         """by place: bytes of cancelled copies whose last chunk is not over"""
         self.event: Container[int] = ()
@@ -158,6 +171,11 @@ class ExpertCache:
 
     def _tiers(self, key: int, demanded: bool) -> tuple[Container[int], ...]:
         """What may not leave, tier by tier, the strictest first."""
+        tiers = self._spared(key, demanded)
+        # A policy may remember the use of a key that bypassed the cache.
+        return tuple(Either(tier, self._elsewhere) for tier in tiers) if self.staging else tiers
+
+    def _spared(self, key: int, demanded: bool) -> tuple[Container[int], ...]:
         if not demanded:
             return (Either(Either(self.pinned, self.event), self.needed_sooner(key)),)
         if not self.event:

@@ -14,7 +14,7 @@ from typing import Protocol
 import numpy as np
 
 from moesim.hardware.keys import Keys
-from moesim.policy import LayerView, PrefetchPolicy, StepView, View
+from moesim.policy import FAR, LayerView, PrefetchPolicy, StepView, View
 from moesim.sim.cache import ABSENT, FRESH, LOADING, RESIDENT, ExpertCache
 from moesim.sim.foresight import Foresight
 from moesim.sim.link import NEVER, Link
@@ -55,7 +55,7 @@ class StepCosts:
 
 
 class Sooner:
-    """Keys that are needed no later than a given one, as far as the prefetcher's level shows.
+    """Keys that are known to be needed no later than a given one, as far as the prefetcher's level shows.
 
     It answers for keys and holds nothing else that the policy which chooses the victim could read.
     """
@@ -63,7 +63,7 @@ class Sooner:
     __slots__ = ("_holds",)
 
     def __init__(self, uses: np.ndarray, key: int) -> None:
-        limit = uses[key]
+        limit = min(uses[key], FAR - 1)
         self._holds: Callable[[int], bool] = lambda other: bool(uses[other] <= limit)
 
     def __contains__(self, key: object) -> bool:

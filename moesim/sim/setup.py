@@ -158,7 +158,7 @@ def set_up(
     staging = 0 if resident else config.memory.staging
     cache = ExpertCache(keys.sizes, pool_of, [capacity for _, capacity in parts], policies, staging)
     if resident:
-        cache.state = bytearray([RESIDENT]) * keys.count
+        cache.state[:] = bytes([RESIDENT]) * keys.count
         cache.used_bytes = [keys.total_bytes]
         cache.there_at_first = keys.count
     prefetcher = _prefetcher(config, view_for, resident)
@@ -169,7 +169,7 @@ def set_up(
         cache,
         link,
         layerwise=inputs.trace.meta.router == "layerwise",
-        expert_start=config.machine.expert_start,
+        expert_start="eager" if resident else config.machine.expert_start,
         views=list(views.values()),
         foresights=list(foresights.values()),
         prefetcher=prefetcher,

@@ -1,6 +1,6 @@
 """The scramble test: change everything that a level does not show yet; every decision stays the same.
 
-A small server runs once, and its decisions are written down with their instants (step, layer). Then, for an instant,
+A small server runs once (of a frozen schedule: the one that is recorded), and its decisions are written down with their instants (step, layer). Then, for an instant,
 all that is not visible at it is drawn anew - routes, output lengths, arrivals, how many more requests there will be -
 and the server runs again: up to that instant it must decide as it did.
 """
@@ -153,6 +153,14 @@ def _listen(made: Policy, found: Run) -> Policy:
             return key
 
         made.victim = listening_victim  # type: ignore[method-assign]
+        admit = made.admit
+
+        def listening_admit(key: int, prefetched: bool) -> bool:
+            admitted = admit(key, prefetched)
+            found.decisions.append((instant(), "admit", (key, admitted)))
+            return admitted
+
+        made.admit = listening_admit  # type: ignore[method-assign]
     if isinstance(made, PrefetchPolicy):
         plan = made.plan
 
@@ -162,6 +170,14 @@ def _listen(made: Policy, found: Run) -> Policy:
             return keys
 
         made.plan = listening_plan  # type: ignore[method-assign]
+        cancel = made.cancel
+
+        def listening_cancel(moving: Any) -> Any:
+            keys = cancel(moving)
+            found.decisions.append((instant(), "cancel", (tuple(moving), tuple(keys))))
+            return keys
+
+        made.cancel = listening_cancel  # type: ignore[method-assign]
     return made
 
 

@@ -39,6 +39,17 @@ def test_caches_behind_a_layerwise_router(variant: Variant) -> None:
     assert differences(level_of("cache", variant), router="layerwise", cache=spec(variant)) == []
 
 
+@pytest.mark.parametrize("variant", of_level("cache", *LEVELS[:-1]), ids=label)
+def test_caches_on_a_frozen_schedule(variant: Variant) -> None:
+    assert differences(level_of("cache", variant), cache=spec(variant), schedule="frozen") == []
+
+
+@pytest.mark.parametrize("variant", of_level("cache", *LEVELS[:-1]), ids=label)
+def test_caches_that_may_be_bypassed(variant: Variant) -> None:
+    memory = {"slots": 1, "staging": 2, "scope": "global"}
+    assert differences(level_of("cache", variant), cache=spec(variant), memory=memory) == []
+
+
 @pytest.mark.parametrize("batch", ["prefill-first", "expert-aware", "expert-aware-aged"])
 @pytest.mark.parametrize("variant", of_level("cache", "queue"), ids=label)
 def test_caches_that_roll_a_batcher_forward(variant: Variant, batch: str) -> None:
@@ -67,6 +78,11 @@ def test_batchers_know_what_their_level_shows(variant: Variant) -> None:
 @pytest.mark.parametrize("variant", of_level("batch", "history", "layer"), ids=label)
 def test_batchers_before_a_layerwise_router(variant: Variant) -> None:
     assert differences(level_of("batch", variant), router="layerwise", batch=spec(variant)) == []
+
+
+@pytest.mark.parametrize("variant", of_level("prefetch", *LEVELS[:-1]), ids=label)
+def test_prefetchers_on_a_frozen_schedule(variant: Variant) -> None:
+    assert differences(level_of("prefetch", variant), prefetch=spec(variant), schedule="frozen") == []
 
 
 # ---- the test itself: whoever looks where its level does not is found, and nobody else
@@ -146,6 +162,11 @@ def test_an_honest_policy_does_not_pass_below_its_level(
     """But a cache of level `step` passes as `history`: its first gate shows what a decoupled router does in a step."""
     assert level_of(kind, (name, params)) == level
     assert differences(below, worlds=8, **{kind: {"name": name, **params}})
+
+
+@pytest.mark.parametrize("below", ["history", "step", "queue"])
+def test_an_oracle_is_found_out_on_a_frozen_schedule(below: str) -> None:
+    assert differences(below, worlds=8, cache={"name": "lookahead", "level": "oracle"}, schedule="frozen")
 
 
 @pytest.mark.parametrize("router", ROUTERS)

@@ -10,6 +10,9 @@ from moesim.policy.batch import fill
 class DecodeFirst(BatchPolicy):
     """Every ready decode token first, then waiting prompts, each in queue order (Orca; DeepSpeed inference)."""
 
+    source = "Orca (OSDI 2022)"
+    cost = "O(queue)"
+
     def form(self, queue: Sequence[Queued], limits: Limits) -> list[tuple[Queued, int]]:
         decoding = [q for q in queue if q.decoding]
         prompts = [q for q in queue if not q.decoding]

@@ -13,6 +13,8 @@ class ExpertAware(BatchPolicy):
     `filing`: `span` or `majority`, see `longest_expert_first`. It has no age: a request of a rare expert can starve.
     """
 
+    source = "Read-ME (2410.19123), Algorithm 1"
+    cost = "O(queued tokens)"
     level = "queue"
 
     def __init__(self, filing: str = "majority") -> None:

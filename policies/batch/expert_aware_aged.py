@@ -14,6 +14,8 @@ class ExpertAwareAged(BatchPolicy):
     being over the requests ahead of it when it joined the queue.
     """
 
+    source = "Read-ME (2410.19123), Algorithm 1, with ages of our own"
+    cost = "O(queued tokens)"
     level = "queue"
 
     def __init__(self, filing: str = "majority", patience: int = 8) -> None:

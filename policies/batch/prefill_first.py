@@ -10,6 +10,9 @@ from moesim.policy.batch import fill
 class PrefillFirst(BatchPolicy):
     """Waiting prompts alone as long as there are any, else decode tokens (vLLM before chunked prefill; TGI)."""
 
+    source = "vLLM before chunked prefill; TGI"
+    cost = "O(queue)"
+
     def form(self, queue: Sequence[Queued], limits: Limits) -> list[tuple[Queued, int]]:
         prompts = [q for q in queue if not q.decoding]
         return fill(prompts or list(queue), limits)

@@ -9,6 +9,9 @@ from moesim.policy import CachePolicy, Pool, View, register
 class FIFO(CachePolicy):
     """Evict the key whose copy started first."""
 
+    source = "textbook"
+    cost = "O(1)"
+
     def start(self, pool: Pool, view: View) -> None:
         self.order: dict[int, None] = {}
 

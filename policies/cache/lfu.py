@@ -10,6 +10,9 @@ from moesim.policy import CachePolicy, Pool, View, register
 class LFU(CachePolicy):
     """Evict the key with the fewest uses so far, the least recently used of equals; counts outlive eviction."""
 
+    source = "textbook (perfect LFU)"
+    cost = "O(log n)"
+
     def start(self, pool: Pool, view: View) -> None:
         self.uses: dict[int, int] = {}
         self.stamp: dict[int, int] = {}

@@ -20,6 +20,9 @@ class Lookahead(CachePolicy):
     Belady's MIN (Belady 1966; Read-ME 4.1 evicts argmax F(e, t) over queued tokens, which is level `queue`).
     """
 
+    source = "Belady 1966; Read-ME (2410.19123) 4.1"
+    cost = "O(n)"
+
     def __init__(self, level: str = "queue", horizon: int | None = None, unknown: str = "farthest") -> None:
         if level not in ("step", "queue", "oracle"):
             raise ValueError(f"level {level!r} must be step, queue or oracle")

@@ -9,6 +9,9 @@ from moesim.policy import CachePolicy, Pool, View, register
 class LRU(CachePolicy):
     """Evict the key used longest ago; a prefetch counts as a use when it is inserted."""
 
+    source = "textbook"
+    cost = "O(1)"
+
     def start(self, pool: Pool, view: View) -> None:
         self.order: dict[int, None] = {}
 

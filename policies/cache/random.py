@@ -11,6 +11,9 @@ TRIES = 8
 class Random(CachePolicy):
     """Evict a key drawn uniformly from those that may go: the control that no policy should lose to."""
 
+    source = "textbook"
+    cost = "O(1)"
+
     def start(self, pool: Pool, view: View) -> None:
         self.rng = pool.rng
         self._draw()

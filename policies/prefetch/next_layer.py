@@ -9,6 +9,8 @@ from moesim.policy import PrefetchPolicy, StepView, register
 class NextLayer(PrefetchPolicy):
     """While layer i computes, copy the experts of layer i + 1 (Read-ME 4.1; Pre-gated MoE with an exact pre-gate)."""
 
+    source = "Read-ME (2410.19123) 4.1; Pre-gated MoE (2308.12066)"
+    cost = "O(k)"
     level = "step"
     view: StepView
 

@@ -9,5 +9,8 @@ from moesim.policy import PrefetchPolicy, register
 class NoPrefetch(PrefetchPolicy):
     """Demand loading only."""
 
+    source = "the null policy"
+    cost = "O(1)"
+
     def plan(self) -> Sequence[int]:
         return ()

@@ -15,12 +15,12 @@ from moesim.policy.view import View
 
 
 def layer_of(view: View, key: int) -> int:
-    """The layer of a key, as keys are numbered by default. Keys that layers share have none; they count as the last's."""
+    """The layer of a key, as keys are numbered by default; of keys that layers share it names one of them at most."""
     return min(key // view.experts, view.layers - 1)
 
 
 def layers_until(view: View, layer: int) -> int:
-    """Layer events from the present one to the next of `layer`: 1 for the next layer, all layers for the present one."""
+    """Layer events from the present one to the next of `layer`: 1 for the next layer, all for the present one."""
     return (layer - view.layer - 1) % view.layers + 1
 
 
@@ -50,7 +50,7 @@ class Ranking:
         return len(self.rank)
 
     def set(self, key: int, rank: Any) -> None:
-        """Enter `key`, or change its rank. Ranks must compare with one another; of equal ones the lower key is first."""
+        """Enter `key`, or change its rank. Ranks must compare with one another; of equals the lower key is first."""
         self.rank[key] = rank
         if len(self.heap) > 4 * len(self.rank) + 64:
             self.heap = [(rank, key) for key, rank in self.rank.items()]
@@ -126,33 +126,52 @@ class Counted(CachePolicy):
         return self.ranking.first(barred)
 
 
-class ByLayer:
-    """Resident keys layer by layer, in each the one touched longest ago first; `touched` holds what came with the touch."""
+class ByLayer(CachePolicy):
+    """Keeps the resident keys layer by layer, in each the one used longest ago first."""
 
-    __slots__ = ("keys", "view")
+    def start(self, pool: Pool, view: View) -> None:
+        super().start(pool, view)
+        self.rows: dict[int, OrderedDict[int, int]] = {}
+        """by layer: keys that are there or that the present layer event needs, and when they were touched"""
+        self.resident: set[int] = set()
+        self.coming: set[int] = set()
 
-    def __init__(self, view: View) -> None:
-        self.view = view
-        self.keys: dict[int, OrderedDict[int, int]] = {}
+    def when(self, key: int, prefetched: bool) -> int:
+        """What is kept of a touch of `key` now: the number of the layer event."""
+        return self.view.event
 
-    def __contains__(self, key: int) -> bool:
-        return key in self.keys.get(layer_of(self.view, key), ())
+    def used(self, keys: Sequence[int]) -> None:
+        for key in self.coming:  # they went past the cache
+            del self._row(key)[key]
+        self.coming = {key for key in keys if key not in self.resident}
+        for key in keys:
+            self._touch(key, False)
 
-    def touch(self, key: int, when: int) -> None:
-        row = self.keys.setdefault(layer_of(self.view, key), OrderedDict())
-        row[key] = when
-        row.move_to_end(key)
+    def inserted(self, key: int, prefetched: bool) -> None:
+        self.resident.add(key)
+        if prefetched or key not in self.coming:
+            self._touch(key, prefetched)
+        self.coming.discard(key)
 
-    def drop(self, key: int) -> None:
-        self.keys[layer_of(self.view, key)].pop(key, None)
+    def evicted(self, key: int) -> None:
+        self.resident.remove(key)
+        del self._row(key)[key]
 
     def oldest(self, barred: Container[int]) -> Iterator[tuple[int, int, int]]:
-        """(layer, key, when) of the key touched longest ago in each layer, leaving out those in `barred`."""
-        for layer, row in self.keys.items():
+        """(layer, key, when) of the resident key touched longest ago in each layer, leaving out those in `barred`."""
+        for layer, row in self.rows.items():
             for key, when in row.items():
-                if key not in barred:
+                if key in self.resident and key not in barred:
                     yield layer, key, when
                     break
+
+    def _row(self, key: int) -> OrderedDict[int, int]:
+        return self.rows.setdefault(layer_of(self.view, key), OrderedDict())
+
+    def _touch(self, key: int, prefetched: bool) -> None:
+        row = self._row(key)
+        row[key] = self.when(key, prefetched)
+        row.move_to_end(key)
 
 
 class Scores:

@@ -22,7 +22,7 @@ class Clock(CachePolicy):
         self.ring: OrderedDict[int, bool] = OrderedDict()
         """resident keys from the hand on; True: used since the hand passed"""
         self.named: set[int] = set()
-        """victims named since anything entered; others that leave, as a cancelled prefetch does, do not move the hand"""
+        """victims named since anything entered; others that leave (a cancelled prefetch) do not move the hand"""
 
     def used(self, keys: Sequence[int]) -> None:
         self.named.clear()

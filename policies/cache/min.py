@@ -7,7 +7,7 @@ from moesim.policy import CachePolicy, Pool, View, find, register
 
 @register("min")
 class MIN(CachePolicy):
-    """Evict the key whose next use is farthest in the whole future and, with `bypass`, keep out keys used later than it.
+    """Evict the key used farthest ahead in the whole future and, with `bypass`, keep out keys used later than it.
 
     Belady's MIN at level `oracle`: an upper bound under a frozen schedule, and what Belady would do in a free one. With
     `bypass`, a key is admitted if there is room for it, or if its next use is sooner than that of the farthest key that

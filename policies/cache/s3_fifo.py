@@ -15,10 +15,10 @@ class S3FIFO(CachePolicy):
     """Keys enter a small FIFO; those used there move to a main FIFO, others leave and are remembered (S3-FIFO).
 
     `small`: share of the capacity of the small queue. `moves_at`: uses in the small queue that move a key to the main
-    one (2 in libCacheSim). `ghosts`: how much of what left the small queue is remembered, as a share of the capacity; a key
-    that comes back from there enters the main queue. As in libCacheSim, a full small queue sends new keys to the main
-    one until the first eviction. Queues move when their victim leaves; barred keys of the small queue stay where they
-    are, those of the main queue are passed over. Meant for caches of 20 keys and more.
+    one (2 in libCacheSim). `ghosts`: how much of what left the small queue is remembered, as a share of the capacity; a
+    key that comes back from there enters the main queue. As in libCacheSim, a full small queue sends new keys to the
+    main one until the first eviction. Queues move when their victim leaves; barred keys of the small queue stay where
+    they are, those of the main queue are passed over. Meant for caches of 20 keys and more.
     """
 
     source = "Yang et al., SOSP 2023, Algorithm 1; libCacheSim S3FIFO"

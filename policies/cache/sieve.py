@@ -10,8 +10,8 @@ from moesim.policy import CachePolicy, Pool, View, register
 class Sieve(CachePolicy):
     """Evict the first key from the hand on that was not used since the hand passed it; new keys enter at the young end.
 
-    Unlike Clock's, keys that the hand spares stay where they are. The hand moves when its victim leaves, and passes over
-    barred keys as over used ones.
+    Unlike Clock's, keys that the hand spares stay where they are. The hand moves when its victim leaves, and passes
+    over barred keys as over used ones.
     """
 
     source = "Zhang et al., NSDI 2024, Algorithm 1; libCacheSim Sieve"
@@ -23,7 +23,7 @@ class Sieve(CachePolicy):
         self.behind: OrderedDict[int, bool] = OrderedDict()
         self.ahead: OrderedDict[int, bool] = OrderedDict()
         self.named: set[int] = set()
-        """victims named since anything entered; others that leave, as a cancelled prefetch does, do not move the hand"""
+        """victims named since anything entered; others that leave (a cancelled prefetch) do not move the hand"""
 
     def used(self, keys: Sequence[int]) -> None:
         self.named.clear()

@@ -144,7 +144,7 @@ def test_equal_drives_give_equal_answers(variant: Variant) -> None:
 
 
 def size(value: object) -> int:
-    """Entries of a container and of those in it; of the parts that policies share and of policies in policies as well."""
+    """Entries of a container and of those in it; of policies within policies and the parts they share as well."""
     if isinstance(value, CachePolicy) or type(value).__module__ == "moesim.policy.cache":
         slots = [getattr(value, name) for name in getattr(type(value), "__slots__", ())]
         return sum(size(v) for v in (*slots, *getattr(value, "__dict__", {}).values()))

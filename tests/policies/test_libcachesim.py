@@ -27,7 +27,8 @@ OURS = {
 CAPACITIES = (20, 25, 50, 99)
 KEYS = 200
 UNIFORM = np.random.default_rng(1).integers(0, KEYS, 20_000)
-ZIPF = np.random.default_rng(2).choice(KEYS, 20_000, p=(1 / np.arange(1, KEYS + 1)) / (1 / np.arange(1, KEYS + 1)).sum())
+WEIGHTS = 1 / np.arange(1, KEYS + 1)
+ZIPF = np.random.default_rng(2).choice(KEYS, 20_000, p=WEIGHTS / WEIGHTS.sum())
 # The popular keys of a Zipf trace drift, so that what a policy forgets matters.
 DRIFTING = (ZIPF + np.arange(20_000) // 500) % KEYS
 TRACES = {"uniform": UNIFORM, "zipf": ZIPF, "drifting": DRIFTING}

@@ -16,9 +16,8 @@ class FineMoE(CachePolicy):
     The paper's maps hold the gate's full distribution of each token and layer, and are searched by a semantic embedding
     for the first layers and by the distributions for later ones. Layer events show only which keys were used, so a map
     here is the set of keys of one step; it is matched by its layers so far, by cosine, and p is 1 for a key of the
-    matched map and 1/experts for others. Uses are counted since a key entered; of
-    equals the one used longest ago leaves. When all `maps` places are taken the most similar map is replaced. It needs
-    the scope `global`.
+    matched map and 1/experts for others. Uses are counted since a key entered; of equals the one used longest ago
+    leaves. When all `maps` places are taken the most similar map is replaced. It needs the scope `global`.
     """
 
     source = "FineMoE (2502.05370) 4.1-4.3"

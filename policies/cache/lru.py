@@ -14,6 +14,8 @@ class LRU(CachePolicy):
 
     def start(self, pool: Pool, view: View) -> None:
         self.order: dict[int, None] = {}
+        self.resident: set[int] = set()
+        """in `order` are also keys that the present layer event needs, and those that bypassed the cache"""
 
     def used(self, keys: Sequence[int]) -> None:
         order = self.order
@@ -22,14 +24,16 @@ class LRU(CachePolicy):
             order[key] = None
 
     def inserted(self, key: int, prefetched: bool) -> None:
+        self.resident.add(key)
         if prefetched:
             self.used((key,))
 
     def evicted(self, key: int) -> None:
-        self.order.pop(key, None)
+        self.resident.remove(key)
+        del self.order[key]
 
     def victim(self, barred: Container[int]) -> int | None:
         for key in self.order:
-            if key not in barred:
+            if key not in barred and key in self.resident:
                 return key
         return None

@@ -1,8 +1,9 @@
 """The scramble test: change everything that a level does not show yet; every decision stays the same.
 
 A small server runs once (of a frozen schedule: the one that is recorded), and its decisions are written down with
-their instants (step, layer). Then, for an instant, all that is not visible at it is drawn anew - routes, output lengths,
-arrivals, how many more requests there will be - and the server runs again: up to that instant it must decide as it did.
+their instants (step, layer). Then, for an instant, all that is not visible at it is drawn anew - routes, output
+lengths, arrivals, how many more requests there will be - and the server runs again: up to that instant it must decide
+as it did.
 """
 
 from __future__ import annotations

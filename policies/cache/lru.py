@@ -14,8 +14,6 @@ class LRU(CachePolicy):
 
     def start(self, pool: Pool, view: View) -> None:
         self.order: dict[int, None] = {}
-        self.resident: set[int] = set()
-        """in `order` are also keys that the present layer event needs, and those that bypassed the cache"""
 
     def used(self, keys: Sequence[int]) -> None:
         order = self.order
@@ -24,16 +22,14 @@ class LRU(CachePolicy):
             order[key] = None
 
     def inserted(self, key: int, prefetched: bool) -> None:
-        self.resident.add(key)
         if prefetched:
             self.used((key,))
 
     def evicted(self, key: int) -> None:
-        self.resident.remove(key)
-        del self.order[key]
+        self.order.pop(key, None)
 
     def victim(self, barred: Container[int]) -> int | None:
         for key in self.order:
-            if key not in barred and key in self.resident:
+            if key not in barred:
                 return key
         return None

@@ -89,6 +89,8 @@ class ExpertCache:
         """the place in which the demand that found no room last wanted some"""
         self.script: list[tuple[str, tuple[int, ...]]] | None = None
         """what happened to keys, in order, while an engine wants to know"""
+        self.next_use: Callable[[int], int] = lambda key: 0
+        """when `key` is needed next, as far as the prefetcher's level shows"""
         self.needed_sooner: Callable[[int], Container[int]] = lambda key: ()
         """keys that a prefetch of `key` must not evict"""
 
@@ -111,6 +113,22 @@ class ExpertCache:
             self.policies[pool].inserted(key, not demanded)
         self._count_load(key, demanded)
         return True
+
+    def start_first(self, keys: Iterable[int]) -> tuple[int, int | None]:
+        """Make room for the first of `keys`, to be prefetched, that finds some; also how many before it found none."""
+        refused: dict[int, tuple[int, int]] = {}
+        passed = 0
+        for key in keys:
+            pool, size, use = self.pool_of[key], self.sizes[key], self.next_use(key)
+            least = refused.get(pool)
+            # Whoever is needed later may push out no more than one that found no victim, so that none is asked for.
+            if least is None or use < least[0] or size < least[1]:
+                if self.make_room(key, False):
+                    return passed, key
+                if not self.staging:
+                    refused[pool] = use, size
+            passed += 1
+        return passed, None
 
     def swap_in(self, key: int, barred: Container[int]) -> None:
         """`make_room` and `landed` of a demand in one, where keys are of one size and a victim is sure to be there."""

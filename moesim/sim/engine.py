@@ -120,6 +120,7 @@ class Engine:
         self._repeats = repeats and not direct
         if prefetcher is not None and isinstance(prefetcher.view, StepView):
             uses = prefetcher.view.next_uses
+            cache.next_use = uses.item
             cache.needed_sooner = lambda key: Sooner(uses, key)
 
     # -- a step ------------------------------------------------------------------------------------------------

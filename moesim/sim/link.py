@@ -7,7 +7,8 @@ chunk. The link has no clock of its own: `advance` brings it up to an instant th
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterable, Sequence
+from itertools import islice
 from typing import Protocol
 
 NEVER = 1 << 62
@@ -26,6 +27,7 @@ class Room(Protocol):
     @property
     def dying(self) -> dict[int, list[int]]: ...
     def make_room(self, key: int, demanded: bool) -> bool: ...
+    def start_first(self, keys: Iterable[int]) -> tuple[int, int | None]: ...
     def landed(self, key: int, demanded: bool) -> None: ...
     def place(self, key: int) -> int: ...
     def cancelled(self, key: int, sent_bytes: int, over: bool) -> int: ...
@@ -238,19 +240,21 @@ class Link:
 
     def _start_planned(self) -> bool:
         """Start the first planned key that finds room; those before it are dropped."""
-        while self.planned:
-            key = next(iter(self.planned))
-            del self.planned[key]
-            nbytes = self.sizes[key]
-            transfer = Transfer(key, nbytes, self.now, self.chunks(nbytes), False)
-            if self._start(transfer):
-                self.prefetches.append(transfer)
-                return True
-            self.dropped += 1
-        return False
+        passed, key = self.room.start_first(self.planned)
+        self.dropped += passed
+        if key is None:
+            self.planned = {}
+            return False
+        self.planned = dict.fromkeys(islice(self.planned, passed + 1, None))
+        nbytes = self.sizes[key]
+        transfer = Transfer(key, nbytes, self.now, self.chunks(nbytes), False)
+        transfer.started = True
+        self.moving[key] = transfer
+        self.prefetches.append(transfer)
+        return True
 
     def _start(self, transfer: Transfer) -> bool:
-        if not self.room.make_room(transfer.key, transfer.demanded):
+        if not self.room.make_room(transfer.key, True):
             return False
         transfer.started = True
         self.moving[transfer.key] = transfer

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from moesim.sim.link import NEVER, Link
 from tests.sim.toy import ToyLink
 
@@ -21,6 +23,10 @@ class Record:
     def make_room(self, key: int, demanded: bool) -> bool:
         self.log.append(("no room" if self.full else "room", key, self.link.now))
         return not self.full
+
+    def start_first(self, keys: Iterable[int]) -> tuple[int, int | None]:
+        planned = list(keys)
+        return (len(planned), None) if self.full else (0, planned[0])
 
     def landed(self, key: int, demanded: bool) -> None:
         self.log.append(("landed", key, self.link.now))

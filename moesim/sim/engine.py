@@ -132,7 +132,7 @@ class Engine:
         """
         self.parts = parts = [0] * len(PARTS)
         self._wait_until(start)
-        self._advance(start)
+        self._advance(max(self.host, start))
         self.stream, self._began, self.work = start, start, work
         self.host = max(self.host, start) + self.costs.decision
         same = self._events.of_step(work.layers[0].experts) if len(work.layers) == 1 else None
@@ -146,6 +146,7 @@ class Engine:
         for layer, event in enumerate(events):
             self._layer(layer, event, work.layers[0] if same else work.layers[layer], costs)
         end = self._finish(costs)
+        self._advance(end)
         self._count_accesses()
         if sum(parts) != end - start:
             raise AssertionError(f"step {step}: parts {dict(zip(PARTS, parts, strict=True))} != {end - start} ns")
@@ -311,7 +312,9 @@ class Engine:
         asked = self.prefetcher is None
         while unrun:
             self._wait_until(self.stream)
-            self._advance(max(self.stream, self.host))
+            at = max(self.stream, self.host)
+            self._advance(at)
+            self.link.submit(at)
             group = self._ready(unrun)
             if group:
                 self._run_group(group, tokens, unrun)

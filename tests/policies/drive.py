@@ -10,6 +10,7 @@ import numpy as np
 
 from moesim.policy import FAR, LEVELS, CachePolicy, Pool, StepView, find, names
 from moesim.policy.registry import _signature
+from moesim.sim.cache import Either
 
 CHOICES = {
     "level": LEVELS,
@@ -17,7 +18,15 @@ CHOICES = {
     "horizon": (None, 0, 3),
     "filing": ("span", "majority"),
     "patience": (0, 3),
-    "layers": (None, 1),
+    "layers": (None, 0, 1),
+    "bypass": (True, False),
+    "order": ("first", "farthest"),
+    "cost": ("one", "link"),
+    "distance": (0.0, 0.5, 1.0),
+    "reset": (None, 2),
+    "clear": (None, 2),
+    "learn": (0, 20),
+    "steps": (None, 1),
 }
 """values of parameters that are tried in every policy that has them"""
 
@@ -44,25 +53,44 @@ def label(variant: Variant) -> str:
 
 
 class Drive:
-    """A pool of `slots` keys of 10 bytes; `uses` is what the policy's view shows as next uses."""
+    """A pool of `slots` keys of 10 bytes; `uses` is what the policy's view shows as next uses.
 
-    def __init__(self, made: CachePolicy, slots: int, keys: range = range(8), seed: int = 0) -> None:
-        self.policy, self.slots = made, slots
+    With `layers` the keys from 0 on belong to so many layers, and a step lasts as long as events are of later layers.
+    With `sizes` keys have these bytes.
+    """
+
+    def __init__(
+        self,
+        made: CachePolicy,
+        slots: int,
+        keys: range = range(8),
+        seed: int = 0,
+        layers: int | None = None,
+        sizes: Sequence[int] = (),
+    ) -> None:
+        self.policy, self.room = made, 10 * slots
+        self.sizes = sizes or [10] * (keys.stop + 8)
         self.uses = np.full(keys.stop + 8, FAR, dtype=np.int64)
-        self.view = StepView(1, keys.stop + 8, self.uses)
+        experts = keys.stop // layers if layers else keys.stop + 8
+        self.view = StepView(layers or 1, experts, self.uses)
+        self.view.layer = self.view.layers - 1
         self.resident: set[int] = set()
-        made.start(Pool(keys, 10 * slots, [10] * (keys.stop + 8), random.Random(seed)), self.view)
+        made.start(Pool(keys, self.room, self.sizes, random.Random(seed)), self.view)
 
     def use(self, *keys: int) -> list[int]:
         """One layer event under demand loading; the keys that it pushed out, in order."""
-        self.view.step += 1
-        self.view.layer = 0
+        self.enter(keys[0] // self.view.experts)
         self.policy.used(keys)
         absent = [key for key in keys if key not in self.resident]
         out = []
         for number, key in enumerate(absent):
             out += self._insert(key, False, (set(keys), set(absent[number:])))
         return out
+
+    def enter(self, layer: int) -> None:
+        """The view moves on to the next event of `layer`."""
+        self.view.step += layer <= self.view.layer
+        self.view.layer = layer
 
     def prefetch(self, key: int, barred: Container[int] = ()) -> list[int]:
         """The key that a prefetch pushed out, if it needed one; it is dropped where none may go."""
@@ -76,14 +104,19 @@ class Drive:
 
     def _insert(self, key: int, prefetched: bool, tiers: Sequence[Container[int]]) -> list[int]:
         out: list[int] = []
-        if len(self.resident) == self.slots:
-            victim = next((v for barred in tiers if (v := self.policy.victim(barred)) is not None), None)
-            if victim is None:
-                assert prefetched, "a demand finds no victim although nothing is pinned"
-                return out
+        short = self.sizes[key] - self.room
+        for barred in tiers:
+            while short > 0 and (victim := self.policy.victim(Either(barred, out) if out else barred)) is not None:
+                out.append(victim)
+                short -= self.sizes[victim]
+        if short > 0:
+            assert prefetched, "a demand finds no victim although nothing is pinned"
+            return []
+        for victim in out:
             self.resident.remove(victim)
+            self.room += self.sizes[victim]
             self.policy.evicted(victim)
-            out.append(victim)
+        self.room -= self.sizes[key]
         self.resident.add(key)
         self.policy.inserted(key, prefetched)
         return out

@@ -12,6 +12,7 @@ import pytest
 
 from moesim.files import shipped
 from moesim.policy import FAR, CachePolicy, Pool, find, names
+from moesim.sim.cache import Either
 from tests.policies.drive import Drive, Variant, label, variants
 
 POOL = range(40, 52)
@@ -51,7 +52,7 @@ class Careful(CachePolicy):
 
     def _ask(self, barred: Any, turned_down: set[int]) -> int | None:
         free = {key for key in self.resident if key not in barred} - turned_down
-        victim = self.made.victim({*barred, *turned_down})
+        victim = self.made.victim(Either(barred, turned_down))
         self.answers += 1
         self.none += victim is None
         if victim is None:
@@ -104,11 +105,37 @@ def test_victims_are_resident_and_free_and_named_whenever_there_is_one(variant: 
 
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=label)
+def test_keys_of_unequal_sizes(variant: Variant) -> None:
+    careful = Careful(make(variant), random.Random(5))
+    drive = Drive(careful, 6, POOL, sizes=[4 + 13 * key % 11 for key in range(POOL.stop + 8)])
+    events(drive, random.Random(9), 150, POOL)
+    assert drive.resident == careful.resident
+    assert careful.answers > 100
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=label)
 def test_large_pools(variant: Variant) -> None:
     """Policies may search large pools in another way."""
     pool = range(100, 190)
     careful = Careful(make(variant), random.Random(1))
     events(Drive(careful, 60, pool), random.Random(2), 100, pool)
+    assert careful.answers > 100
+
+
+@pytest.mark.parametrize("slots", [2, 6, 9])
+@pytest.mark.parametrize("variant", VARIANTS, ids=label)
+def test_a_pool_of_several_layers(variant: Variant, slots: int) -> None:
+    """Events come layer by layer, as in a step; prefetches are of any layer."""
+    careful, pool = Careful(make(variant), random.Random(slots)), range(12)
+    drive, rng = Drive(careful, slots, pool, layers=3), random.Random(7)
+    for number in range(150):
+        layer = number % 3
+        drive.uses[:] = np.where(np.arange(20) * (number + 3) % 7 < 4, drive.view.event + 2 + np.arange(20) % 9, FAR)
+        drive.use(*rng.sample(range(4 * layer, 4 * layer + 4), rng.randint(1, 3)))
+        absent = [key for key in pool if key not in drive.resident]
+        if absent and rng.random() < 0.4:
+            drive.prefetch(rng.choice(absent), set(rng.sample(pool, rng.randint(0, len(pool)))))
+    assert drive.resident == careful.resident
     assert careful.answers > 100
 
 

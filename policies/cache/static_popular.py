@@ -11,11 +11,12 @@ from moesim.policy.cache import Ranking
 class StaticPopular(CachePolicy):
     """Keep the most popular keys, as they were in the first `learn` layer events, or in a profile, and no others.
 
-    Fiddler's placement: the keys used most, as many as fit, stay for good. `counts` is a profile, uses of each key, and
-    then nothing is learned; without it uses are counted in the first `learn` layer events of the pool, in which this
-    is LFU that keeps its counts. After that nothing is counted and only the most popular keys are admitted. That takes
-    staging slots; where there are none, a key that is not among them is let in, and is the next victim but for less
-    popular ones.
+    Fiddler's placement: the keys used most, as many as fit, stay for good. `counts` is a profile, uses of each key (not
+    in experiment files, whose parameters are single values), and then nothing is learned; without it uses are counted
+    in the first `learn` layer events of the pool, in which this is LFU that keeps its counts. After that nothing is
+    counted and only the most popular keys are admitted. That takes staging slots; where there are none, a key that is
+    not among them is let in, and is the next victim but for less popular ones. Fiddler runs what is not there on the
+    CPU, which is a miss policy's business.
     """
 
     source = "Fiddler (2402.07033) and its code"

@@ -70,6 +70,19 @@ def test_prefetchers_know_what_their_level_shows(variant: Variant) -> None:
     assert differences(level_of("prefetch", variant), prefetch=spec(variant)) == []
 
 
+@pytest.mark.parametrize("variant", of_level("prefetch", "history", "layer"), ids=label)
+def test_prefetchers_behind_a_layerwise_router(variant: Variant) -> None:
+    rest = {"memory": {"slots": 3, "scope": "global"}, "machine": {"chunk_bytes": 300}}
+    assert differences(level_of("prefetch", variant), router="layerwise", prefetch=spec(variant), **rest) == []
+
+
+@pytest.mark.parametrize("prefetch", ["edgemoe", "stream-everything"])
+@pytest.mark.parametrize("name", sorted({name for name, _ in of_level("cache", "history")}))
+def test_caches_beside_a_prefetcher_that_guesses(name: str, prefetch: str) -> None:
+    rest = {"memory": {"slots": 2, "scope": "global"}, "machine": {"chunk_bytes": 300}}
+    assert differences("layer", router="layerwise", worlds=2, cache=name, prefetch=prefetch, **rest) == []
+
+
 @pytest.mark.parametrize("variant", of_level("batch", *LEVELS[:-1]), ids=label)
 def test_batchers_know_what_their_level_shows(variant: Variant) -> None:
     assert differences(level_of("batch", variant), batch=spec(variant)) == []

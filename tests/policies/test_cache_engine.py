@@ -1,4 +1,4 @@
-"""Every cache policy in the simulator that checks itself: keys of unequal sizes, staging slots, a prefetcher that wastes."""
+"""Every cache policy in the simulator that checks itself: unequal sizes, staging slots, a prefetcher that wastes."""
 
 from __future__ import annotations
 

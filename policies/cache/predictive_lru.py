@@ -6,6 +6,18 @@ from moesim.policy import CachePolicy, Pool, View, find, register
 from moesim.policy.cache import Ranking
 
 
+class Unless:
+    """All keys but the `free` ones that are not in `barred`."""
+
+    __slots__ = ("barred", "free")
+
+    def __init__(self, free: Container[int], barred: Container[int]) -> None:
+        self.free, self.barred = free, barred
+
+    def __contains__(self, key: object) -> bool:
+        return key not in self.free or key in self.barred
+
+
 class Shadow:
     """A cache of keys alone under a policy of its own, as large as the real one and given the same layer events."""
 
@@ -28,7 +40,8 @@ class Shadow:
 
     def bring(self, key: int, tiers: Sequence[Container[int]], prefetched: bool = False) -> Iterator[int]:
         while self.room < self.sizes[key]:
-            victim = next((v for barred in tiers if (v := self.made.victim(barred)) is not None), None)
+            victims = (self.made.victim(Unless(self.resident, barred)) for barred in tiers)
+            victim = next((v for v in victims if v is not None), None)
             if victim is None:
                 return
             self.made.evicted(victim)

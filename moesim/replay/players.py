@@ -1,0 +1,152 @@
+"""The policies of a replay as a user names them: `lru`, `lfu@layer`, `lookahead(level=step, horizon=0)`, `min`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from moesim.errors import InputError, Problem, unknown
+from moesim.files import shipped
+from moesim.policy import CachePolicy, find, make, names
+from moesim.policy.view import FAR_VIEWS, NEAR_VIEWS
+from moesim.replay import kernels
+from moesim.replay.drive import drive
+from moesim.replay.kernels import Kernel, Outcome
+from moesim.replay.sight import sight_for
+from moesim.replay.stream import Stream
+from moesim.trace.meta import RoutingMeta
+
+OFFLINE: dict[str, Kernel] = {"min": kernels.belady, "min-bypass": kernels.belady_bypass}
+KERNELS: dict[str, Kernel] = {"lru": kernels.lru, "lfu": kernels.lfu}
+ALIASES = {"belady": "min", "belady-bypass": "min-bypass"}
+SCOPES = ("global", "layer")
+NAME = re.compile(r"(?P<name>[^@()\s]+)\s*(?:\((?P<params>.*)\))?\s*(?:@\s*(?P<scope>\w+))?")
+
+
+@dataclass(frozen=True, slots=True)
+class Player:
+    """A policy and its parameters; `scope` is its own, or '' for those of the whole replay."""
+
+    name: str
+    params: dict[str, Any]
+    scope: str = ""
+
+    @property
+    def label(self) -> str:
+        inside = ", ".join(f"{key}={value}" for key, value in self.params.items())
+        return f"{self.name}({inside})" if inside else self.name
+
+    @property
+    def offline(self) -> bool:
+        return self.name in OFFLINE
+
+    @property
+    def oracle(self) -> bool:
+        """Whether it knows the future."""
+        return self.offline or self.policy().level == "oracle"
+
+    def policy(self) -> CachePolicy:
+        """A fresh policy object (not for the offline ones)."""
+        made = make("cache", self)
+        assert isinstance(made, CachePolicy)
+        return made
+
+    def kernel(self) -> Kernel | None:
+        """The loop that stands for the shipped policy of this name; None where the object itself must run."""
+        if self.offline:
+            return OFFLINE[self.name]
+        if self.params or self.name not in KERNELS:
+            return None
+        return KERNELS[self.name] if _is_shipped(self.name) else None
+
+    def problem(self, meta: RoutingMeta) -> str:
+        """Why it cannot play on such a trace; '' where it can."""
+        if self.offline:
+            return ""
+        level = self.policy().level
+        if level not in NEAR_VIEWS and level not in FAR_VIEWS:
+            return f"{self.label!r} needs level {level!r}, which an untimed replay does not show"
+        if level in ("step", "queue") and meta.router == "layerwise":
+            return f"{self.label!r} needs level {level!r}: a layer-wise router shows later layers to nobody"
+        return ""
+
+    def play(self, stream: Stream, sizes: Sequence[int], capacity: int, strict: bool, table: Pooled) -> Outcome:
+        """Replay the events of one pool."""
+        kernel = self.kernel()
+        if kernel is not None:
+            return kernel(stream, sizes, capacity, strict)
+        policy = self.policy()
+        sight = sight_for(policy, stream, table.experts, len(sizes))
+        return drive(policy, stream, sizes, capacity, strict, table.keys, sight, table.seed)
+
+
+@dataclass(frozen=True, slots=True)
+class Pooled:
+    """What a policy object is told of its pool beside the room: its keys, experts a layer, and a seed of its own."""
+
+    keys: range
+    experts: int
+    seed: int
+
+
+def players(texts: Iterable[str], base: Path | str = ".") -> list[Player]:
+    """The policies named in `texts`, each a comma-separated list. Raises InputError with every mistake."""
+    found, problems = [], []
+    for text in (part for given in texts for part in split(given)):
+        try:
+            found.append(_player(text, base))
+        except InputError as error:
+            problems += [Problem("--policies", problem.text) for problem in error.problems]
+    if not found and not problems:
+        problems.append(Problem("--policies", "names no policy"))
+    if problems:
+        raise InputError(problems)
+    return list({(p.label, p.scope): p for p in found}.values())
+
+
+def split(text: str) -> list[str]:
+    """Parts between commas that stand in no parentheses."""
+    return [part.strip() for part in re.split(r",(?![^(]*\))", text) if part.strip()]
+
+
+def _player(text: str, base: Path | str) -> Player:
+    import yaml
+
+    match = NAME.fullmatch(text)
+    if not match:
+        raise InputError(Problem("", f"{text!r} is no policy; write NAME, NAME@SCOPE or NAME(PARAMETER=VALUE, ...)"))
+    name, scope = ALIASES.get(match["name"], match["name"]), match["scope"] or ""
+    if scope and scope not in SCOPES:
+        raise InputError(Problem("", f"{text!r}: {unknown('scope', scope, SCOPES)}"))
+    pairs = [part.partition("=") for part in split(match["params"] or "")]
+    if wrong := [key for key, equals, _ in pairs if not equals]:
+        raise InputError(Problem("", f"{text!r}: {wrong[0]!r} has no value; write PARAMETER=VALUE"))
+    try:
+        params = {key.strip(): yaml.safe_load(value) for key, _, value in pairs}
+    except yaml.YAMLError as error:
+        raise InputError(Problem("", f"{text!r}: a value is not YAML ({str(error).splitlines()[0]})")) from error
+    if name in OFFLINE and params:
+        raise InputError(Problem("", f"{text!r}: {name} takes no parameters"))
+    if name not in OFFLINE:
+        _known(name, base)
+        if name.endswith(".py"):
+            name = str(Path(base, name))
+        make("cache", Player(name, params))
+    return Player(name, params, scope)
+
+
+def _known(name: str, base: Path | str) -> None:
+    known = {*names("cache"), *OFFLINE}
+    if name not in known and not name.endswith(".py"):
+        raise InputError(Problem("", unknown("cache policy", name, known)))
+    find("cache", name, base)
+
+
+def _is_shipped(name: str) -> bool:
+    """Whether `name` finds the file that we ship: a class registered by hand may have taken its name."""
+    import inspect
+
+    return Path(inspect.getfile(find("cache", name))).resolve() == shipped("policies", "cache", f"{name}.py").resolve()

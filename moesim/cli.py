@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from moesim.commands import cache, trace
+from moesim.commands.terminal import JSON, bad_input, dump
+
 if TYPE_CHECKING:
-    from moesim.errors import InputError, Problem
+    from moesim.errors import Problem
     from moesim.results import Results
     from moesim.runner import Job
 
@@ -26,28 +29,6 @@ trace_app = typer.Typer(help="Routing traces.", no_args_is_help=True)
 app.add_typer(trace_app, name="trace")
 
 READABLE = 60  # lines of a table that a person reads at once
-JSON = Annotated[
-    bool, typer.Option("--json", help="Print one JSON document on standard output, and nothing else there.")
-]
-
-
-@contextmanager
-def bad_input() -> Iterator[None]:
-    """Exit with 2 and one message for all mistakes of the user's input."""
-    from moesim.errors import InputError
-
-    try:
-        yield
-    except InputError as error:
-        print(message(error), file=sys.stderr)
-        raise typer.Exit(2) from None
-
-
-def message(error: InputError) -> str:
-    """All mistakes, a line each."""
-    count = len(error.problems)
-    head = f"moesim: {count} mistakes in the input; nothing was written" if count != 1 else "moesim: bad input"
-    return "\n".join([head, *(f"  {problem}" for problem in error.problems)])
 
 
 @app.callback(invoke_without_command=True)
@@ -148,12 +129,6 @@ def planned(jobs: list[Job], as_json: bool) -> str:
     return "\n".join(lines)
 
 
-def dump(document: Any) -> str:
-    import json
-
-    return json.dumps(document, indent=1, ensure_ascii=False)
-
-
 def report(results: Results) -> None:
     """The table for a person, or its digest where it is long, and where the files are."""
     from rich.console import Console
@@ -232,6 +207,11 @@ def schema() -> None:
     from moesim.schema import experiment_schema
 
     print(dump(experiment_schema()))
+
+
+app.command()(cache.cache)
+trace_app.command()(trace.stats)
+trace_app.command("import")(trace.import_trace)
 
 
 def main() -> None:

@@ -45,7 +45,7 @@ def save_all(results: Any, folder: Path | str, note: Callable[[str], object] | N
             if drawn is None:
                 say(f"no figure {name}: {missing}")
             else:
-                paths += _save(drawn, Path(folder), name)
+                paths += save(drawn, Path(folder), name)
     return paths
 
 
@@ -70,7 +70,8 @@ def _names(key: Set, keys: Sequence[Set]) -> tuple[str, str]:
     return slug or "all", DOT.join(filter(None, [*words, SCHEDULES.get(dict(key).get("schedule", ""), "")]))
 
 
-def _save(figure: Figure, folder: Path, name: str) -> list[Path]:
+def save(figure: Figure, folder: Path, name: str) -> list[Path]:
+    """Write one figure in every format; call it within `matplotlib.rc_context(STYLE)`, as the drawing."""
     paths = [folder / f"{name}.{kind}" for kind in METADATA]
     for path, (kind, metadata) in zip(paths, METADATA.items(), strict=True):
         with write_aside(path) as aside:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -35,6 +35,11 @@ class Settings:
     between: Literal["keep", "reset"] = "keep"
     sequences: int | None = None
     seed: int = 0
+
+    def fitting(self, meta: RoutingMeta, capacities: Sequence[Capacity]) -> list[Capacity]:
+        """Those that can be in every scope and room."""
+        places = [(scope, room == "strict") for scope in self.scopes for room in self.rooms]
+        return [c for c in capacities if not any(c.problem(meta, *place) for place in places)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,13 +177,6 @@ class Ground:
         output = piece.output[piece.event_of]
         loaded = np.where(hits, 0, self.real_sizes[piece.keys])
         return np.array([[w.sum(), (hits & w).sum(), loaded[w].sum()] for w in (~output, output)], dtype=np.int64)
-
-
-def document(row: Row) -> dict[str, Any]:
-    """A row as plain values; None where there is none."""
-    values = {name: getattr(row, name) for name in Row.__dataclass_fields__}
-    values |= {n: getattr(row, n) for n in ("decode_hit_pct", "prompt_hit_pct", "misses_per_token", "bytes_per_token")}
-    return {name: None if value != value else value for name, value in values.items()}
 
 
 def _cells(players: Sequence[Player], capacities: Sequence[Capacity], settings: Settings) -> Iterator[Cell]:

@@ -1,0 +1,97 @@
+"""The figure of a trace's statistics, drawn from their document (`moesim trace stats --json`)."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from moesim.analysis.drawing import LETTERS, panels_of
+from moesim.analysis.layout import wrapped
+from moesim.analysis.palette import COLOURS
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+MEASURED, EVEN, OTHER = COLOURS[0], "#999999", COLOURS[1]
+
+
+def statistics_figure(found: dict[str, Any]) -> Figure:
+    """Balance, reuse, overlap, unique experts of a batch, and foresight."""
+    figure, panels = panels_of(2, 3, (3.4, 2.7))
+    for panel, draw in zip(panels.flat, (_balance, _reuse, _overlap, _breadth, _foresight), strict=False):
+        draw(panel, found)
+        if panel.get_legend_handles_labels()[0]:
+            panel.legend(fontsize=7, frameon=False)
+    panels.flat[5].set_axis_off()
+    head = [
+        f"{found['model']} ({found['label']}, {found['router']})",
+        f"{found['layers']} layers of {found['experts']} experts, k = {found['k']}",
+        f"{found['tokens']:,} {found['of']} in {found['sequences']:,} sequences",
+    ]
+    lines = wrapped(head, int(figure.get_figwidth() * LETTERS))
+    figure.suptitle("\n".join(lines), fontsize=11, x=0.01, horizontalalignment="left")
+    return figure
+
+
+def _balance(panel: Axes, found: dict[str, Any]) -> None:
+    data = found["balance"]
+    places = range(found["experts"] + 1)
+    panel.plot(places, _percent(data["curve"]), color=MEASURED, label="most popular of the whole")
+    panel.plot(places, _percent(data["pinned_curve"]), color=OTHER, label="picked on one half, seen on the other")
+    panel.plot([0, found["experts"]], [0, 100], color=EVEN, linestyle="--", label="if all were used alike")
+    _axes(panel, "balance", "experts a layer", "share of choices (%)")
+
+
+def _reuse(panel: Axes, found: dict[str, Any]) -> None:
+    share = found["reuse"]["hit_share"]
+    panel.plot(range(len(share)), _percent(share), color=MEASURED)
+    panel.axvline(found["k"], color=EVEN, linestyle="--", label="k: one token's own")
+    _axes(panel, "reuse: an LRU cache per layer", "experts a layer", "hits (%)")
+
+
+def _overlap(panel: Axes, found: dict[str, Any]) -> None:
+    data = found["overlap"]
+    lags = {int(lag): 100 * value for lag, value in data["by_lag"].items() if value is not None}
+    panel.plot(list(lags), list(lags.values()), color=MEASURED, marker="o", markersize=4)
+    panel.axhline(100 * data["popular"], color=OTHER, linestyle=":", label="by popularity alone")
+    panel.axhline(100 * data["even"], color=EVEN, linestyle="--", label="by chance")
+    panel.set_xscale("log", base=2)
+    panel.set_ylim(bottom=0)
+    _axes(panel, "overlap with an earlier token", "tokens before", "shared experts (%)")
+
+
+def _breadth(panel: Axes, found: dict[str, Any]) -> None:
+    data = found["breadth"]
+    panel.plot(data["batches"], data["unique"], color=MEASURED, marker="o", markersize=4, label="measured")
+    panel.plot(data["batches"], data["even"], color=EVEN, linestyle="--", label="if all were used alike")
+    panel.axhline(found["experts"], color="#000000", linewidth=0.8)
+    panel.set_xscale("log", base=2)
+    panel.set_ylim(bottom=0)
+    _axes(panel, "experts that a batch needs", "tokens in the batch", "unique experts a layer")
+
+
+def _foresight(panel: Axes, found: dict[str, Any]) -> None:
+    data = found["foresight"]
+    if data is None:
+        panel.set_axis_off()
+        return
+    names = {"table": "table of pairs", "token_before": "token before", "popular": "popular"}
+    for (name, label), colour in zip(names.items(), (MEASURED, OTHER, EVEN), strict=True):
+        values = [math.nan if value is None else 100 * value for value in data["by_layer"][name]]
+        if len(values) > 1:
+            panel.plot(range(1, len(values) + 1), values, color=colour, linewidth=1.2, label=label)
+        else:
+            panel.bar(label, values[0], color=colour)
+    panel.set_ylim(0, 100)
+    _axes(panel, f"{data['of']} foretold", "layer" if len(data["by_layer"]["table"]) > 1 else "", "its experts (%)")
+
+
+def _percent(values: list[float]) -> list[float]:
+    return [100 * value for value in values]
+
+
+def _axes(panel: Axes, title: str, x: str, y: str) -> None:
+    panel.set_title(title, fontsize=10)
+    panel.set_xlabel(x)
+    panel.set_ylabel(y)

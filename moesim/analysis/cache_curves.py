@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 SCOPES = {"layer": "one cache per layer", "global": "one cache for all layers"}
 OFFLINE = {"min": ("#000000", "*"), "min-bypass": ("#444444", "P")}
 DASHES = {"strict": "-", "event": ":"}
+HOLLOW = "hollow: never below an event's own keys"
 
 
 def curves(found: dict[str, Any]) -> Figure | None:
@@ -72,5 +73,7 @@ def _line(panel: Axes, rows: list[Row], places: dict[str, float], look: dict[str
         return
     dashes = "--" if rows[0]["oracle"] else DASHES[room]
     label = rows[0]["policy"] + (" (knows the future)" if rows[0]["oracle"] else "")
-    label += " (never below the event's own)" if room == "event" and rows[0]["scope"] == "layer" else ""
+    if room == "event":
+        look = look | {"markerfacecolor": "none"}
+        label = HOLLOW
     panel.plot(*zip(*points, strict=True), label=label, linestyle=dashes, linewidth=1.4, **look)

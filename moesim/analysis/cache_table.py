@@ -32,13 +32,13 @@ def render(found: dict[str, Any], width: int = 100) -> str:
 
 
 def columns_of(rows: Sequence[Row]) -> tuple[list[Column], bool]:
-    """(policy, scope, room) in order; the second room of a column that it changes nothing in is left out (True)."""
+    """(policy, scope, room) in order; room `event` is left out (True) where it changes nothing."""
     found: dict[Column, list[Row]] = {}
     for row in rows:
         found.setdefault((row["policy"], row["scope"], row["room"]), []).append(row)
     kept: list[Column] = []
     same = False
-    for (policy, scope, room), mine in found.items():
+    for (policy, scope, room), mine in sorted(found.items(), key=lambda pair: pair[0][2] != "strict"):
         others = [found[(policy, scope, other)] for p, scope_of, other in kept if (p, scope_of) == (policy, scope)]
         if any(_hits(mine) == _hits(other) for other in others):
             same = True

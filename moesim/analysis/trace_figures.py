@@ -56,8 +56,7 @@ def _overlap(panel: Axes, found: dict[str, Any]) -> None:
     panel.plot(list(lags), list(lags.values()), color=MEASURED, marker="o", markersize=4)
     panel.axhline(100 * data["popular"], color=OTHER, linestyle=":", label="by popularity alone")
     panel.axhline(100 * data["even"], color=EVEN, linestyle="--", label="by chance")
-    panel.set_xscale("log", base=2)
-    panel.set_ylim(bottom=0)
+    _powers(panel, list(lags))
     _axes(panel, "overlap with an earlier token", "tokens before", "shared experts (%)")
 
 
@@ -66,8 +65,7 @@ def _breadth(panel: Axes, found: dict[str, Any]) -> None:
     panel.plot(data["batches"], data["unique"], color=MEASURED, marker="o", markersize=4, label="measured")
     panel.plot(data["batches"], data["even"], color=EVEN, linestyle="--", label="if all were used alike")
     panel.axhline(found["experts"], color="#000000", linewidth=0.8)
-    panel.set_xscale("log", base=2)
-    panel.set_ylim(bottom=0)
+    _powers(panel, data["batches"])
     _axes(panel, "experts that a batch needs", "tokens in the batch", "unique experts a layer")
 
 
@@ -82,9 +80,17 @@ def _foresight(panel: Axes, found: dict[str, Any]) -> None:
         if len(values) > 1:
             panel.plot(range(1, len(values) + 1), values, color=colour, linewidth=1.2, label=label)
         else:
-            panel.bar(label, values[0], color=colour)
+            panel.bar(label, values[0], color=colour, zorder=2)
     panel.set_ylim(0, 100)
     _axes(panel, f"{data['of']} foretold", "layer" if len(data["by_layer"]["table"]) > 1 else "", "its experts (%)")
+
+
+def _powers(panel: Axes, places: list[int]) -> None:
+    """A logarithmic axis with the places themselves as ticks."""
+    panel.set_xscale("log", base=2)
+    panel.set_xticks(places, [str(place) for place in places])
+    panel.minorticks_off()
+    panel.set_ylim(bottom=0)
 
 
 def _percent(values: list[float]) -> list[float]:

@@ -45,6 +45,7 @@ def cache(
     order: Annotated[str, typer.Option(help="event (a layer's keys at once) or key (one by one).")] = "event",
     start: Annotated[str, typer.Option(help="warm (prompts fill the cache) or cold (prompts left out).")] = "warm",
     between: Annotated[str, typer.Option(help="Sequences: keep the cache, or reset it.")] = "keep",
+    bypass: Annotated[bool, typer.Option("--bypass", help="Ask policies which keys to admit (staging slots).")] = False,
     sequences: Annotated[int | None, typer.Option(min=1, help="Only the first so many sequences.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of policies that draw.")] = 0,
     form: source.Format = "auto",
@@ -75,7 +76,7 @@ def cache(
         chosen = gather(lambda: source.options(form, "", router, experts, k, key_bytes, prompt_tokens))
         found = {str(file): gather(lambda file=file: read_any(file, chosen)) for file in traces}  # type: ignore[misc]
         gather.check()
-        settings = Settings(scopes, rooms, order, start, between, sequences, seed)  # type: ignore[arg-type]
+        settings = Settings(scopes, rooms, order, start, between, sequences, seed, bypass)  # type: ignore[arg-type]
         documents = []
         for name, trace in found.items():
             assert trace and who and how_much

@@ -40,6 +40,7 @@ def document(name: str, trace: RoutingTrace, settings: Settings, rows: Sequence[
         "start": settings.start,
         "between": settings.between,
         "seed": settings.seed,
+        "bypass": settings.bypass,
         "sequences": trace.sequences if settings.sequences is None else min(settings.sequences, trace.sequences),
         "decode_tokens": rows[0].decode_tokens if rows else 0,
         "rows": [row_document(row) for row in rows],

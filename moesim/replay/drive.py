@@ -24,16 +24,17 @@ def drive(
     pool: range,
     sight: Sight,
     seed: int,
+    bypass: bool = False,
 ) -> Outcome:
     """Replay the events of `pool`'s keys. Raises InputError where the policy names a victim that is not resident.
 
-    Per event: `used` with all keys, then for each missing one `admit`, `victim` and `evicted` until there is room (or
-    no victim beside the event's own keys), `inserted`. A key that is not admitted is not told of further. What is
+    Per event: `used` with all keys, then for each missing one `admit` (with `bypass`), `victim` and `evicted` until
+    there is room (or no victim beside the event's own keys), `inserted`. Nothing else is said of a key that is not
+    admitted; it is barred in its event. What is
     held beyond the capacity after that, because an earlier event's keys were too many, leaves too; and with `strict`
     also keys of the event, where they alone exceed the capacity.
     """
     policy.start(Pool(pool, capacity, sizes, random.Random(seed)), sight.view)
-    admit = getattr(policy, "admit", None)
     keys, hits = stream.keys.tolist(), bytearray(stream.accesses)
     resident: set[int] = set()
     used = peak = 0
@@ -62,8 +63,10 @@ def drive(
             else:
                 missing.append(key)
         spared = set(own) if missing or used > capacity else ()
+        passing: set[int] = set()
         for key in missing:
-            if admit is not None and not admit(key, False):
+            if bypass and (sizes[key] > capacity or not policy.admit(key, False)):
+                passing.add(key)
                 continue
             while used + sizes[key] > capacity and evict(spared):
                 pass
@@ -72,7 +75,7 @@ def drive(
             policy.inserted(key, False)
         while used > capacity and evict(spared):
             pass
-        while strict and used > capacity and evict(()):
+        while strict and used > capacity and evict(passing):
             pass
         peak = max(peak, used)
     return Outcome(hits, peak)

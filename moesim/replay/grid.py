@@ -25,7 +25,8 @@ class Settings:
 
     `room`: `strict` never holds more than the capacity after an event, `event` never less than the event's own keys.
     `order`: `event` or `key` by key. `start`: `warm` replays prompts too, `cold` output tokens only. `between`
-    sequences the cache is kept or `reset`. `sequences`: only the first so many.
+    sequences the cache is kept or `reset`. `sequences`: only the first so many. `bypass`: whether policies are asked to
+    admit a key, as in a server with staging slots.
     """
 
     scopes: tuple[str, ...] = ("global", "layer")
@@ -35,6 +36,7 @@ class Settings:
     between: Literal["keep", "reset"] = "keep"
     sequences: int | None = None
     seed: int = 0
+    bypass: bool = False
 
     def fitting(self, meta: RoutingMeta, capacities: Sequence[Capacity]) -> list[Capacity]:
         """Those that can be in every scope and room."""
@@ -170,7 +172,7 @@ class Ground:
     def _pooled(self, scope: str, pool: int) -> Pooled:
         experts = self.meta.experts
         keys = range(self.meta.keys) if scope == "global" else range(pool * experts, (pool + 1) * experts)
-        return Pooled(keys, experts, self.settings.seed + pool)
+        return Pooled(keys, experts, self.settings.seed + pool, self.settings.bypass)
 
     def _counts(self, piece: Stream, hits: np.ndarray) -> np.ndarray:
         """int64 [2 (prompt, decode), 3 (accesses, hits, bytes loaded)]"""

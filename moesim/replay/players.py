@@ -73,23 +73,24 @@ class Player:
             return f"{self.label!r} needs level {level!r}: a layer-wise router shows later layers to nobody"
         return ""
 
-    def play(self, stream: Stream, sizes: Sequence[int], capacity: int, strict: bool, table: Pooled) -> Outcome:
+    def play(self, stream: Stream, sizes: Sequence[int], capacity: int, strict: bool, pooled: Pooled) -> Outcome:
         """Replay the events of one pool."""
         kernel = self.kernel()
         if kernel is not None:
             return kernel(stream, sizes, capacity, strict)
         policy = self.policy()
-        sight = sight_for(policy, stream, table.experts, len(sizes))
-        return drive(policy, stream, sizes, capacity, strict, table.keys, sight, table.seed)
+        sight = sight_for(policy, stream, pooled.experts, len(sizes))
+        return drive(policy, stream, sizes, capacity, strict, pooled.keys, sight, pooled.seed, pooled.bypass)
 
 
 @dataclass(frozen=True, slots=True)
 class Pooled:
-    """What a policy object is told of its pool beside the room: its keys, experts a layer, and a seed of its own."""
+    """What a policy object meets beside the room: the pool's keys, experts a layer, a seed, whether keys may bypass."""
 
     keys: range
     experts: int
     seed: int
+    bypass: bool
 
 
 def players(texts: Iterable[str], base: Path | str = ".") -> list[Player]:
@@ -128,8 +129,10 @@ def _player(text: str, base: Path | str) -> Player:
         params = {key.strip(): yaml.safe_load(value) for key, _, value in pairs}
     except yaml.YAMLError as error:
         raise InputError(Problem("", f"{text!r}: a value is not YAML ({str(error).splitlines()[0]})")) from error
+    if name == "min" and set(params) == {"bypass"} and isinstance(params["bypass"], bool):
+        name, params = ("min-bypass" if params["bypass"] else "min"), {}
     if name in OFFLINE and params:
-        raise InputError(Problem("", f"{text!r}: {name} takes no parameters"))
+        raise InputError(Problem("", f"{text!r}: {name} takes no parameters; there is: {', '.join(OFFLINE)}"))
     if name not in OFFLINE:
         _known(name, base)
         if name.endswith(".py"):

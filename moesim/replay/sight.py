@@ -17,6 +17,8 @@ from moesim.replay.stream import Stream
 class Sight:
     """A view of level `history` or `layer`, moved from event to event."""
 
+    view: View
+
     def __init__(self, view: View, stream: Stream) -> None:
         self.view = view
         self._steps = stream.steps.tolist()
@@ -38,6 +40,7 @@ class FarSight(Sight):
 
     def __init__(self, view: StepView, stream: Stream, whole: bool, persist: bool) -> None:
         super().__init__(view, stream)
+        self.far = view
         self.stream, self.whole = stream, whole
         self.uses = view.next_uses
         number = stream.numbers
@@ -56,15 +59,21 @@ class FarSight(Sight):
 
     def enter(self, event: int, keys: Sequence[int]) -> None:
         super().enter(event, keys)
-        if not self.whole and self.view.step != self._step:
+        if self.view.step != self._step:
             self._step = self.view.step
             self._show_step(event)
         self.uses[keys] = self._after[self._bounds[event] : self._bounds[event + 1]]
 
     def _show_step(self, event: int) -> None:
-        """All that the step will use; a key that several of its layers use, by the first of them."""
+        """All that the pool's keys are needed for in the step; one that several layers use, by the first of them."""
         stream = self.stream
         first, last = self._bounds[event], self._bounds[self._ends[event]]
+        upcoming: list[list[int]] = [[] for _ in range(stream.layer_count)]
+        for ahead in range(event, self._ends[event]):
+            upcoming[self._layers[ahead]] = stream.keys[self._bounds[ahead] : self._bounds[ahead + 1]].tolist()
+        self.far.upcoming = upcoming
+        if self.whole:
+            return
         self.uses[:] = FAR
         self.uses[stream.keys[first:last][::-1]] = stream.numbers[stream.event_of[first:last]][::-1]
 
@@ -75,7 +84,7 @@ def sight_for(policy: CachePolicy, stream: Stream, experts: int, keys: int) -> S
     if policy.level in NEAR_VIEWS:
         return Sight(NEAR_VIEWS[policy.level](layers, experts), stream)
     uses = np.full(keys, FAR, dtype=np.int64)
-    view = FAR_VIEWS[policy.level](layers, experts, uses, lambda layer: ())
+    view = FAR_VIEWS[policy.level](layers, experts, uses)
     return FarSight(view, stream, policy.level == "oracle", policy.unknown == "persist")
 
 

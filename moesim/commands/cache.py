@@ -16,7 +16,12 @@ if TYPE_CHECKING:
 POLICIES = "random,fifo,lru,lfu,min"
 SIZES = "5%,10%,20%,30%,40%,50%,60%,80%"
 SCOPES, ROOMS = ("global", "layer"), ("strict", "event")
-CHOICES = {"--order": ("event", "key"), "--start": ("warm", "cold"), "--between": ("keep", "reset")}
+CHOICES = {
+    "--order": ("event", "key"),
+    "--start": ("warm", "cold"),
+    "--between": ("keep", "reset"),
+    "--rank": ("first", "last"),
+}
 
 
 def cache(
@@ -45,6 +50,7 @@ def cache(
     order: Annotated[str, typer.Option(help="event (a layer's keys at once) or key (one by one).")] = "event",
     start: Annotated[str, typer.Option(help="warm (prompts fill the cache) or cold (prompts left out).")] = "warm",
     between: Annotated[str, typer.Option(help="Sequences: keep the cache, or reset it.")] = "keep",
+    rank: Annotated[str, typer.Option(help="Recency in an event: by a key's first use in it, or its last.")] = "first",
     bypass: Annotated[bool, typer.Option("--bypass", help="Ask policies which keys to admit (staging slots).")] = False,
     sequences: Annotated[int | None, typer.Option(min=1, help="Only the first so many sequences.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of policies that draw.")] = 0,
@@ -60,7 +66,7 @@ def cache(
     as_json: JSON = False,
 ) -> None:
     """How big a cache, and which policy? Replays routing without time: hits of every policy at every size."""
-    choices = {"--order": order, "--start": start, "--between": between}
+    choices = {"--order": order, "--start": start, "--between": between, "--rank": rank}
     with bad_input():
         from moesim.analysis.cache_table import render
         from moesim.replay import Settings, players, replay
@@ -76,7 +82,7 @@ def cache(
         chosen = gather(lambda: source.options(form, "", router, experts, k, key_bytes, prompt_tokens))
         found = {str(file): gather(lambda file=file: read_any(file, chosen)) for file in traces}  # type: ignore[misc]
         gather.check()
-        settings = Settings(scopes, rooms, order, start, between, sequences, seed, bypass)  # type: ignore[arg-type]
+        settings = Settings(scopes, rooms, order, start, between, sequences, seed, bypass, rank)  # type: ignore[arg-type]
         documents = []
         for name, trace in found.items():
             assert trace and who and how_much

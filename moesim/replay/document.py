@@ -39,6 +39,7 @@ def document(name: str, trace: RoutingTrace, settings: Settings, rows: Sequence[
         "order": settings.order,
         "start": settings.start,
         "between": settings.between,
+        "rank": settings.rank,
         "seed": settings.seed,
         "bypass": settings.bypass,
         "sequences": trace.sequences if settings.sequences is None else min(settings.sequences, trace.sequences),

@@ -26,7 +26,8 @@ class Settings:
     `room`: `strict` never holds more than the capacity after an event, `event` never less than the event's own keys.
     `order`: `event` or `key` by key. `start`: `warm` replays prompts too, `cold` output tokens only. `between`
     sequences the cache is kept or `reset`. `sequences`: only the first so many. `bypass`: whether policies are asked to
-    admit a key, as in a server with staging slots.
+    admit a key, as in a server with staging slots. `rank`: recency within an event goes by a key's `first` use in it,
+    as in the simulator, or by its `last`.
     """
 
     scopes: tuple[str, ...] = ("global", "layer")
@@ -37,6 +38,7 @@ class Settings:
     sequences: int | None = None
     seed: int = 0
     bypass: bool = False
+    rank: Literal["first", "last"] = "first"
 
     def fitting(self, meta: RoutingMeta, capacities: Sequence[Capacity]) -> list[Capacity]:
         """Those that can be in every scope and room."""
@@ -108,7 +110,7 @@ def replay(
     cells = list(_cells(players, capacities, settings))
     if problems := _problems(trace.meta, cells, settings):
         raise InputError(problems)
-    stream = stream_of(trace, prompts=settings.start == "warm", sequences=settings.sequences)
+    stream = stream_of(trace, settings.start == "warm", settings.sequences, settings.rank)
     if settings.order == "key":
         stream = stream.by_key()
     if not stream.accesses:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 
@@ -16,7 +17,7 @@ BLOCK = 4_000_000
 
 @dataclass(frozen=True)
 class Stream:
-    """Layer events in order. Event `e` needs `keys[bounds[e]:bounds[e + 1]]`, ranked by first use (position, slot).
+    """Layer events in order. Event `e` needs `keys[bounds[e]:bounds[e + 1]]`, ranked by use (position, slot).
 
     keys int32 [accesses], bounds int64 [events + 1], and per event: layers int32, steps int64 (counted over all
     sequences), output bool (a decode step, not a prompt), sequences int32.
@@ -103,14 +104,16 @@ class Stream:
             yield self.select(self.sequences == sequence)
 
 
-def stream_of(trace: RoutingTrace, prompts: bool = True, sequences: int | None = None) -> Stream:
+def stream_of(
+    trace: RoutingTrace, prompts: bool = True, sequences: int | None = None, rank: Literal["first", "last"] = "first"
+) -> Stream:
     """Each sequence alone, in the trace's order: its prompt as one step, then a step for each output token.
 
     A layer event has each key once. `prompts` false leaves the prompt steps out (cold start); `sequences` takes only
-    the first so many.
+    the first so many. Keys of an event are ranked by their first or their last use in it.
     """
     count = trace.sequences if sequences is None else min(sequences, trace.sequences)
-    blocks = [_events(trace, first, last, prompts) for first, last in _blocks(trace, count)]
+    blocks = [_events(trace, first, last, prompts, rank) for first, last in _blocks(trace, count)]
     lengths, layers, steps, output, owner, keys = (np.concatenate(column) for column in zip(*blocks, strict=True))
     bounds = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     return Stream(keys, bounds, layers, steps, output, owner, trace.meta.layers)
@@ -133,7 +136,7 @@ def _blocks(trace: RoutingTrace, count: int) -> Iterator[tuple[int, int]]:
         first = last
 
 
-def _events(trace: RoutingTrace, first: int, last: int, prompts: bool) -> tuple[np.ndarray, ...]:
+def _events(trace: RoutingTrace, first: int, last: int, prompts: bool, rank: str) -> tuple[np.ndarray, ...]:
     """Of sequences `first` .. `last - 1`: lengths, layers, steps, output and sequence of the events, and their keys."""
     rows = np.arange(trace.offsets[first], trace.offsets[last])
     sequence = np.repeat(np.arange(first, last), trace.lengths[first:last])
@@ -152,7 +155,9 @@ def _events(trace: RoutingTrace, first: int, last: int, prompts: bool) -> tuple[
     index = np.flatnonzero(keys.reshape(-1) >= 0)
     event_of, key = event.reshape(-1)[index], keys.reshape(-1)[index]
     # Rows come by position and slots in order, so that the first of equal (event, key) is the first use.
-    _, unique = np.unique(event_of * trace.meta.keys + key, return_index=True)
+    code = event_of * trace.meta.keys + key
+    _, unique = np.unique(code if rank == "first" else code[::-1], return_index=True)
+    unique = unique if rank == "first" else len(code) - 1 - unique
     order = unique[np.lexsort((unique, event_of[unique]))]
     event_of, key = event_of[order], key[order]
     row = index[order] // (layers * keys.shape[2])

@@ -56,6 +56,7 @@ def cache(
     seed: Annotated[int, typer.Option(min=0, help="Seed of policies that draw.")] = 0,
     form: source.Format = "auto",
     router: source.Router = "",
+    layers: source.Layers = None,
     experts: source.Experts = None,
     k: source.PerToken = None,
     key_bytes: source.KeyBytes = "",
@@ -79,7 +80,7 @@ def cache(
         rooms = gather(lambda: _several("--room", room, ROOMS))
         who = gather(lambda: players(policies or [POLICIES]))
         how_much = gather(lambda: _capacities(sizes or SIZES))
-        chosen = gather(lambda: source.options(form, "", router, experts, k, key_bytes, prompt_tokens))
+        chosen = gather(lambda: source.options(form, "", router, layers, experts, k, key_bytes, prompt_tokens))
         found = {str(file): gather(lambda file=file: read_any(file, chosen)) for file in traces}  # type: ignore[misc]
         gather.check()
         settings = Settings(scopes, rooms, order, start, between, sequences, seed, bypass, rank)  # type: ignore[arg-type]

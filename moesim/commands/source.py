@@ -14,6 +14,9 @@ Format = Annotated[
 ]
 Model = Annotated[str, typer.Option("--model", help="Name of the model, where the source has none.")]
 Router = Annotated[str, typer.Option("--router", help="layerwise or decoupled, where the source does not say.")]
+Layers = Annotated[
+    int | None, typer.Option("--layers", min=1, help="Layers of a decoupled router, which decides once for all.")
+]
 Experts = Annotated[
     int | None, typer.Option("--experts", min=1, help="Experts of a layer [default: the source's, or largest id + 1].")
 ]
@@ -30,7 +33,14 @@ Prompt = Annotated[
 
 
 def options(
-    form: str, model: str, router: str, experts: int | None, k: int | None, key_bytes: str, prompt: int | None
+    form: str,
+    model: str,
+    router: str,
+    layers: int | None,
+    experts: int | None,
+    k: int | None,
+    key_bytes: str,
+    prompt: int | None,
 ) -> Options:
     """The options, checked. Raises InputError with every one that makes no sense."""
     from moesim.errors import InputError, Problem, unknown
@@ -52,4 +62,4 @@ def options(
             problems.append(Problem("--key-bytes", "0 is no size; a key takes 1 byte or more"))
     if problems:
         raise InputError(problems)
-    return Options(form, model, router, experts, k, size, prompt)  # type: ignore[arg-type]
+    return Options(form, model, router, layers, experts, k, size, prompt)  # type: ignore[arg-type]

@@ -18,6 +18,7 @@ def import_trace(
     form: source.Format = "auto",
     model: source.Model = "",
     router: source.Router = "",
+    layers: source.Layers = None,
     experts: source.Experts = None,
     k: source.PerToken = None,
     key_bytes: source.KeyBytes = "",
@@ -33,7 +34,7 @@ def import_trace(
         from moesim.trace.info import describe, render
         from moesim.trace.routing import read_routing, write_routing
 
-        chosen = source.options(form, model, router, experts, k, key_bytes, prompt_tokens)
+        chosen = source.options(form, model, router, layers, experts, k, key_bytes, prompt_tokens)
         trace = read_any(file, chosen)
         command = f"moesim trace import {' '.join(_words(sys.argv))}".strip()
         trace = replace(trace, meta=trace.meta.model_copy(update={"command": command}))
@@ -50,6 +51,7 @@ def stats(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the batches that are drawn.")] = 0,
     form: source.Format = "auto",
     router: source.Router = "",
+    layers: source.Layers = None,
     experts: source.Experts = None,
     k: source.PerToken = None,
     key_bytes: source.KeyBytes = "",
@@ -64,7 +66,7 @@ def stats(
         from moesim.trace.importers import read_any
         from moesim.trace.stats import render, statistics
 
-        chosen = source.options(form, "", router, experts, k, key_bytes, prompt_tokens)
+        chosen = source.options(form, "", router, layers, experts, k, key_bytes, prompt_tokens)
         gather = Gather()
         read = {str(file): gather(lambda file=file: read_any(file, chosen)) for file in traces}  # type: ignore[misc]
         gather.check()

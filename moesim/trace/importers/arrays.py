@@ -31,7 +31,7 @@ EXPECTED = "expected an array [tokens, layers, k] of expert ids"
 
 def read_npy(path: Path, data: bytes, options: Options) -> tuple[list[Part], Source]:
     """One sequence."""
-    return _finish([Part(_ids(path, "the array", _load(path, data), options))], Source("npy"), options)
+    return _finish([Part(_ids(path, "the array", _load(path, data), options))], Source("npy"))
 
 
 def read_npz(path: Path, data: bytes, options: Options) -> tuple[list[Part], Source]:
@@ -49,7 +49,7 @@ def read_npz(path: Path, data: bytes, options: Options) -> tuple[list[Part], Sou
         parts = [Part(np.concatenate([prompt, output]), prompt_tokens=len(prompt))]
     else:
         parts = _by_name(path, arrays, options)
-    return _finish(parts, Source("npz"), options)
+    return _finish(parts, Source("npz"))
 
 
 def _load(path: Path, data: bytes) -> np.ndarray:
@@ -127,9 +127,7 @@ def _natural(name: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
-def _finish(parts: list[Part], source: Source, options: Options) -> tuple[list[Part], Source]:
-    if options.router == "decoupled" or (not options.router and all(p.experts.shape[1] == 1 for p in parts)):
-        source.router = "decoupled" if options.router else "layerwise"
+def _finish(parts: list[Part], source: Source) -> tuple[list[Part], Source]:
     if len({part.experts.shape[1:] for part in parts}) == 1 and parts[0].experts.shape[2] > 1:
         dense = np.all([(part.experts == 0).all(axis=(0, 2)) for part in parts], axis=0)
         if dense.any() and not dense.all():

@@ -47,12 +47,14 @@ def trace_of(path: Path, parts: Sequence[Part], source: Source, options: Options
     lengths = [len(part.experts) for part in parts]
     prompts, problems = _prompts(path, parts, options)
     experts, problems_of_experts = _experts(path, parts, source, options)
-    if problems := problems + problems_of_experts:
+    router = options.router or source.router
+    layers, problems_of_layers = _layers(path, shapes.pop(), router, options.layers or source.layers)
+    if problems := problems + problems_of_experts + problems_of_layers:
         raise InputError(problems)
     k = max(part.experts.shape[2] for part in parts)
     chosen = np.concatenate([_widen(part.experts, k, -1) for part in parts]).astype(np.int16)
     return RoutingTrace(
-        meta=_meta(path, source, options, chosen.shape[1], experts, k, digest),
+        meta=_meta(path, source, options, (layers, experts, k), digest),
         experts=chosen,
         weights=np.concatenate([_weights(part, k) for part in parts]).astype(np.float16),
         offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
@@ -131,10 +133,25 @@ def _weights(part: Part, k: int) -> np.ndarray:
     return _widen(np.where(known, np.where(there, part.weights, 0.0), equal), k, 0.0)
 
 
+def _layers(path: Path, decisions: int, router: str, given: int | None) -> tuple[int, list[Problem]]:
+    """Layers of the model: as many as decisions, or what is given for a router that decides once for all."""
+    if router == "layerwise":
+        if given not in (None, decisions):
+            return decisions, [Problem(str(path), f"has choices of {decisions} layers, not of {given}")]
+        return decisions, []
+    if decisions != 1:
+        text = f"has choices of {decisions} layers; a decoupled router has one for all layers"
+        return decisions, [Problem(str(path), text)]
+    if given is None:
+        text = "is of a decoupled router, which decides once for all layers: give their number with --layers"
+        return 1, [Problem(str(path), text)]
+    return given, []
+
+
 def _meta(
-    path: Path, source: Source, options: Options, layers: int, experts: int, k: int, digest: str
+    path: Path, source: Source, options: Options, counts: tuple[int, int, int], digest: str
 ) -> RoutingMeta:
-    router = options.router or source.router
+    layers, experts, k = counts
     notes = list(source.notes)
     size = options.key_bytes if options.key_bytes is not None else source.key_bytes
     if size is None:
@@ -144,7 +161,7 @@ def _meta(
     try:
         return RoutingMeta(
             model=options.model or source.model or path.stem,
-            router=router,
+            router=options.router or source.router,
             layers=layers,
             experts=experts,
             k=k,

@@ -25,11 +25,16 @@ SHOWN = 10
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the source may not say itself. `prompt_tokens`: of each sequence; 0 takes every token for a prompt's."""
+    """What the source may not say itself.
+
+    `layers`: of a decoupled router, which decides once for all of them. `prompt_tokens`: of each sequence; 0 takes
+    every token for a prompt's.
+    """
 
     format: str = "auto"
     model: str = ""
     router: Literal["", "layerwise", "decoupled"] = ""
+    layers: int | None = None
     experts: int | None = None
     k: int | None = None
     key_bytes: int | None = None
@@ -43,6 +48,7 @@ class Source:
     format: str
     model: str = ""
     router: Literal["layerwise", "decoupled"] = "layerwise"
+    layers: int | None = None
     experts: int | None = None
     k: int | None = None
     key_bytes: int | list[int] | None = None

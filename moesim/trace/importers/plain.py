@@ -18,7 +18,7 @@ from moesim.trace.importers.text import Columns, comment_pairs
 PHASES = {"prompt": PROMPT, "output": OUTPUT, "": UNKNOWN}
 OPTIONAL = ("sequence", "domain", "phase", "slot", "weight")
 CSV_RULE = "expected position, layer and expert (or e0, e1, ...), and if wanted sequence, domain, phase, slot, weight"
-FACTS = ("model", "router", "experts", "key_bytes")
+FACTS = ("model", "router", "layers", "experts", "key_bytes")
 TOKEN = ("sequence", "domain", "phase", "experts", "weights")
 
 
@@ -206,8 +206,8 @@ def _facts(place: str, facts: dict[str, Any], source: Source) -> list[Problem]:
         elif key == "router" and value in ("layerwise", "decoupled"):
             router: Literal["layerwise", "decoupled"] = value
             source.router = router
-        elif key == "experts" and _is_id(value) and value > 0:
-            source.experts = value
+        elif key in ("experts", "layers") and _is_id(value) and value > 0:
+            setattr(source, key, value)
         elif key == "key_bytes" and all(map(_is_id, value if isinstance(value, list) else [value])):
             source.key_bytes = value
         elif key in FACTS:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 
 from moesim.errors import InputError, Problem, unknown
@@ -43,6 +44,7 @@ def read_any(path: Path | str, options: Options | None = None) -> RoutingTrace:
         raise InputError(Problem(str(path), f"cannot be read ({error.strerror})")) from error
     name = options.format if options.format != "auto" else detect(path, data)
     if name == "moesim":
+        _check_unneeded(path, options)
         return read_routing(path)
     if name in BINARIES:
         parts, source = BINARIES[name](path, data, options)
@@ -52,6 +54,13 @@ def read_any(path: Path | str, options: Options | None = None) -> RoutingTrace:
             raise InputError(Problem(str(path), f"is empty; {EXPECTED}"))
         parts, source = TEXTS[name](path, lines, options)
     return trace_of(path, parts, source, options, hashlib.sha256(data).hexdigest())
+
+
+def _check_unneeded(path: Path, options: Options) -> None:
+    given = [field.name for field in fields(options) if field.name != "format" and getattr(options, field.name)]
+    if given:
+        named = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise InputError(Problem(str(path), f"is a trace of ours and says this itself: leave {named} out"))
 
 
 def detect(path: Path, data: bytes) -> str:

@@ -29,7 +29,7 @@ class Sample:
 
     def halves(self) -> tuple[Sample, Sample]:
         """The first and the second half: of the sequences, or of the tokens where there is only one sequence."""
-        middle = len(self.offsets) // 2
+        middle = (len(self.offsets) - 1) // 2
         cut = int(self.offsets[middle]) if len(self.offsets) > 2 else self.tokens // 2
         first = np.append(self.offsets[self.offsets < cut], cut)
         second = np.append(0, self.offsets[self.offsets > cut] - cut)

@@ -3,7 +3,9 @@
 Each takes the keys of a pool's layer events, the bytes of every key and the pool's capacity, and gives a byte per
 access (1: the key was there when its event began) and the most bytes held after an event. Evictions come after the
 lookups and spare the event's own keys; `strict` then trims those too where they alone exceed the capacity.
-Entries of the heaps are single integers: comparing tuples would take most of the time.
+
+Entries of the heaps are single integers: comparing tuples would take most of the time. Long streams run the same loops
+compiled, over arrays, where numba is installed (the extra `fast`).
 """
 
 from __future__ import annotations
@@ -13,7 +15,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush, heapreplace
 from itertools import pairwise
+from typing import Any
 
+import numpy as np
+
+from moesim.replay import compiled
 from moesim.replay.stream import Stream
 
 
@@ -31,6 +37,8 @@ LOW = (1 << 40) - 1
 
 def lru(stream: Stream, sizes: Sequence[int], capacity: int, strict: bool) -> Outcome:
     """Evict the key used longest ago (policies/cache/lru.py)."""
+    if compiled.worth(stream.accesses):
+        return _run(compiled.lru_loop, stream, sizes, capacity, strict)
     keys, hits = stream.keys.tolist(), bytearray(stream.accesses)
     order: OrderedDict[int, None] = OrderedDict()
     renew, leave = order.move_to_end, order.popitem
@@ -56,51 +64,7 @@ def lru(stream: Stream, sizes: Sequence[int], capacity: int, strict: bool) -> Ou
 
 def lfu(stream: Stream, sizes: Sequence[int], capacity: int, strict: bool) -> Outcome:
     """Evict the key with the fewest uses so far, the least recently used of equals (policies/cache/lfu.py)."""
-    keys, hits = stream.keys.tolist(), bytearray(stream.accesses)
-    uses, last = [0] * len(sizes), [0] * len(sizes)
-    there = bytearray(len(sizes))
-    # One entry (uses, access) of each resident key. Both only grow, so an entry that has aged is brought up to date
-    # when it comes to the top.
-    heap: list[int] = []
-    used = peak = 0
-    for start, stop in pairwise(stream.bounds.tolist()):
-        new = []
-        for i in range(start, stop):
-            key = keys[i]
-            uses[key] += 1
-            last[key] = i
-            if there[key]:
-                hits[i] = 1
-            else:
-                there[key] = 1
-                used += sizes[key]
-                new.append(i)
-        if new or used > capacity:
-            own = []
-            while used > capacity and heap:
-                i = heap[0] & LOW
-                key = keys[i]
-                now = last[key]
-                if now >= start:
-                    own.append(now)
-                    heappop(heap)
-                elif now > i:
-                    heapreplace(heap, uses[key] << 40 | now)
-                else:
-                    heappop(heap)
-                    there[key] = 0
-                    used -= sizes[key]
-            for i in own:
-                heappush(heap, uses[keys[i]] << 40 | i)
-            for i in new:
-                heappush(heap, uses[keys[i]] << 40 | i)
-            while strict and used > capacity:
-                i = heappop(heap) & LOW
-                there[keys[i]] = 0
-                used -= sizes[keys[i]]
-        if used > peak:
-            peak = used
-    return Outcome(hits, peak)
+    return _run(lfu_loop, stream, sizes, capacity, strict)
 
 
 def belady(stream: Stream, sizes: Sequence[int], capacity: int, strict: bool, bypass: bool = False) -> Outcome:
@@ -109,13 +73,88 @@ def belady(stream: Stream, sizes: Sequence[int], capacity: int, strict: bool, by
     With keys of one size this is MIN: no policy that keeps (or, with bypass, need not keep) an event's own keys after
     it has fewer misses (Belady 1966, stated for sets: docs/cache.md). With unequal sizes it is a strong rule only.
     """
-    keys, hits = stream.keys.tolist(), bytearray(stream.accesses)
-    count = stream.accesses
-    after = (-stream.next_access).tolist()
-    coming = [0] * len(sizes)  # minus the next access of a resident key, 0 if it is absent
-    heap: list[int] = []
+    return _run(belady_loop, stream, sizes, capacity, strict, bypass, -stream.next_access)
+
+
+def belady_bypass(stream: Stream, sizes: Sequence[int], capacity: int, strict: bool) -> Outcome:
+    """`belady` whose cache need not keep what an event has just used."""
+    return belady(stream, sizes, capacity, strict, bypass=True)
+
+
+def _run(
+    loop: Callable[..., int], stream: Stream, sizes: Sequence[int], capacity: int, strict: bool, *more: Any
+) -> Outcome:
+    """A loop over lists, or compiled and over arrays where that is worth its start."""
+    hits = bytearray(stream.accesses)
+    if compiled.worth(stream.accesses):
+        arrays = (stream.keys.astype(np.int64), stream.bounds, np.array(sizes, dtype=np.int64))
+        found = np.frombuffer(hits, dtype=np.uint8)
+        return Outcome(hits, int(compiled.fast(loop)(*arrays, capacity, strict, found, *more)))
+    lists = [one.tolist() if isinstance(one, np.ndarray) else one for one in more]
+    return Outcome(hits, loop(stream.keys.tolist(), stream.bounds.tolist(), sizes, capacity, strict, hits, *lists))
+
+
+def lfu_loop(keys: Any, bounds: Any, sizes: Any, capacity: int, strict: bool, hits: Any) -> int:
+    """Fills `hits` and gives the peak; over lists or, compiled, over arrays."""
+    uses, last, there = [0] * len(sizes), [0] * len(sizes), [0] * len(sizes)
+    # One entry (uses, access) of each resident key. Both only grow, so an entry that has aged is brought up to date
+    # when it comes to the top.
+    heap = [0]
+    heap.clear()
     used = peak = 0
-    for start, stop in pairwise(stream.bounds.tolist()):
+    for event in range(len(bounds) - 1):
+        start, stop = bounds[event], bounds[event + 1]
+        fresh = used
+        for i in range(start, stop):
+            key = keys[i]
+            uses[key] += 1
+            last[key] = i
+            if there[key]:
+                hits[i] = 1
+            else:
+                used += sizes[key]
+        if fresh == used and used <= capacity:
+            continue
+        own = [0]
+        own.clear()
+        while used > capacity and heap:
+            i = heap[0] & LOW
+            key = keys[i]
+            now = last[key]
+            if now >= start:
+                own.append(now)
+                heappop(heap)
+            elif now > i:
+                heapreplace(heap, uses[key] << 40 | now)
+            else:
+                heappop(heap)
+                there[key] = 0
+                used -= sizes[key]
+        for i in own:
+            heappush(heap, uses[keys[i]] << 40 | i)
+        for i in range(start, stop):
+            if not there[keys[i]]:
+                there[keys[i]] = 1
+                heappush(heap, uses[keys[i]] << 40 | i)
+        while strict and used > capacity:
+            i = heappop(heap) & LOW
+            there[keys[i]] = 0
+            used -= sizes[keys[i]]
+        peak = max(peak, used)
+    return peak
+
+
+def belady_loop(
+    keys: Any, bounds: Any, sizes: Any, capacity: int, strict: bool, hits: Any, bypass: bool, after: Any
+) -> int:
+    """Fills `hits` and gives the peak; `after` has minus the index of each access's next one (Stream.next_access)."""
+    count = len(keys)
+    coming = [0] * len(sizes)  # minus the next access of a resident key, 0 if it is absent
+    heap = [0]
+    heap.clear()
+    used = peak = 0
+    for event in range(len(bounds) - 1):
+        start, stop = bounds[event], bounds[event + 1]
         for i in range(start, stop):
             key = keys[i]
             if coming[key]:
@@ -146,9 +185,4 @@ def belady(stream: Stream, sizes: Sequence[int], capacity: int, strict: bool, by
                 heappush(heap, after[i])
         if used > peak:
             peak = used
-    return Outcome(hits, peak)
-
-
-def belady_bypass(stream: Stream, sizes: Sequence[int], capacity: int, strict: bool) -> Outcome:
-    """`belady` whose cache need not keep what an event has just used."""
-    return belady(stream, sizes, capacity, strict, bypass=True)
+    return peak

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moesim.policy import find
-from moesim.replay import kernels
+from moesim.replay import compiled, kernels
 from moesim.replay.drive import drive
 from moesim.replay.sight import sight_for
 from tests.replay import slow
@@ -104,6 +104,21 @@ def test_room_for_the_event() -> None:
     assert list(kernels.lru(whole, [1] * 3, 1, True).hits) == [0, 0, 0, 0, 0]
     roomy = kernels.lru(whole, [1] * 3, 1, False)
     assert (list(roomy.hits), roomy.peak) == ([0, 0, 0, 1, 0], 3)
+
+
+@pytest.mark.skipif(not compiled.there(), reason="numba is not installed: pip install -e '.[fast]'")
+@pytest.mark.parametrize("rule", LOOPS)
+def test_compiled_or_not_is_the_same(rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = random.Random(7)
+    plain, fast = [], []
+    for _ in range(60):
+        events = [rng.sample(range(KEYS), rng.randint(1, 4)) for _ in range(rng.randint(1, 40))]
+        case = (stream(events), UNEQUAL if rng.random() < 0.5 else [1] * KEYS, rng.randint(1, 18), rng.random() < 0.5)
+        monkeypatch.setattr(compiled, "LEAST", 10**9)
+        plain.append(LOOPS[rule](*case))
+        monkeypatch.setattr(compiled, "LEAST", 0)
+        fast.append(LOOPS[rule](*case))
+    assert fast == plain
 
 
 def test_long_streams_stay_equal() -> None:

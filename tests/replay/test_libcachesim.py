@@ -31,7 +31,7 @@ ORACLES = {
 SIZES = (20, 50, 99)  # S3-FIFO of libCacheSim is sound from 20 on
 KEYS, LENGTH = 200, 20_000
 here = pytest.mark.skipif(
-    find_spec("libcachesim") is None, reason="libcachesim is not installed: pip install -e '.[oracle]'"
+    find_spec("libcachesim") is None, reason="libcachesim is not installed: pip install --no-deps libcachesim"
 )
 
 

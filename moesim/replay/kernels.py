@@ -64,7 +64,12 @@ def lru(stream: Stream, sizes: Sequence[int], capacity: int, strict: bool) -> Ou
 
 def lfu(stream: Stream, sizes: Sequence[int], capacity: int, strict: bool) -> Outcome:
     """Evict the key with the fewest uses so far, the least recently used of equals (policies/cache/lfu.py)."""
-    return _run(lfu_loop, stream, sizes, capacity, strict)
+    return _run(lfu_loop, stream, sizes, capacity, strict, False)
+
+
+def lfu_in_cache(stream: Stream, sizes: Sequence[int], capacity: int, strict: bool) -> Outcome:
+    """`lfu` that forgets the uses of a key that leaves (policies/cache/lfu_in_cache.py, libCacheSim's LFU)."""
+    return _run(lfu_loop, stream, sizes, capacity, strict, True)
 
 
 def belady(stream: Stream, sizes: Sequence[int], capacity: int, strict: bool, bypass: bool = False) -> Outcome:
@@ -94,7 +99,7 @@ def _run(
     return Outcome(hits, loop(stream.keys.tolist(), stream.bounds.tolist(), sizes, capacity, strict, hits, *lists))
 
 
-def lfu_loop(keys: Any, bounds: Any, sizes: Any, capacity: int, strict: bool, hits: Any) -> int:
+def lfu_loop(keys: Any, bounds: Any, sizes: Any, capacity: int, strict: bool, hits: Any, forgets: bool) -> int:
     """Fills `hits` and gives the peak; over lists or, compiled, over arrays."""
     uses, last, there = [0] * len(sizes), [0] * len(sizes), [0] * len(sizes)
     # One entry (uses, access) of each resident key. Both only grow, so an entry that has aged is brought up to date
@@ -130,6 +135,8 @@ def lfu_loop(keys: Any, bounds: Any, sizes: Any, capacity: int, strict: bool, hi
                 heappop(heap)
                 there[key] = 0
                 used -= sizes[key]
+                if forgets:
+                    uses[key] = 0
         for i in own:
             heappush(heap, uses[keys[i]] << 40 | i)
         for i in range(start, stop):
@@ -137,9 +144,11 @@ def lfu_loop(keys: Any, bounds: Any, sizes: Any, capacity: int, strict: bool, hi
                 there[keys[i]] = 1
                 heappush(heap, uses[keys[i]] << 40 | i)
         while strict and used > capacity:
-            i = heappop(heap) & LOW
-            there[keys[i]] = 0
-            used -= sizes[keys[i]]
+            key = keys[heappop(heap) & LOW]
+            there[key] = 0
+            used -= sizes[key]
+            if forgets:
+                uses[key] = 0
         peak = max(peak, used)
     return peak
 

@@ -20,7 +20,7 @@ from moesim.replay.stream import Stream
 from moesim.trace.meta import RoutingMeta
 
 OFFLINE: dict[str, Kernel] = {"min": kernels.belady, "min-bypass": kernels.belady_bypass}
-KERNELS: dict[str, Kernel] = {"lru": kernels.lru, "lfu": kernels.lfu}
+KERNELS: dict[str, Kernel] = {"lru": kernels.lru, "lfu": kernels.lfu, "lfu-in-cache": kernels.lfu_in_cache}
 ALIASES = {"belady": "min", "belady-bypass": "min-bypass"}
 SCOPES = ("global", "layer")
 NAME = re.compile(r"(?P<name>[^@()\s]+)\s*(?:\((?P<params>.*)\))?\s*(?:@\s*(?P<scope>\w+))?")
@@ -152,4 +152,5 @@ def _is_shipped(name: str) -> bool:
     """Whether `name` finds the file that we ship: a class registered by hand may have taken its name."""
     import inspect
 
-    return Path(inspect.getfile(find("cache", name))).resolve() == shipped("policies", "cache", f"{name}.py").resolve()
+    file = shipped("policies", "cache", f"{name.replace('-', '_')}.py")
+    return Path(inspect.getfile(find("cache", name))).resolve() == file.resolve()

@@ -26,14 +26,17 @@ def replay(rule: str, events: Sequence[Event], sizes: Sequence[int], capacity: i
                 free = held
             if not free:
                 break
-            held.remove(_victim(rule, free, uses, last, events[number + 1 :]))
+            victim = _victim(rule, free, uses, last, events[number + 1 :])
+            held.remove(victim)
+            if rule == "lfu-in-cache":
+                del uses[victim]
     return found
 
 
 def _victim(rule: str, free: set[int], uses: dict, last: dict, future: Sequence[Event]) -> int:
     if rule == "lru":
         return min(free, key=lambda key: last[key])
-    if rule == "lfu":
+    if rule.startswith("lfu"):
         return min(free, key=lambda key: (uses[key], last[key]))
     assert rule.startswith("min")
     return max(free, key=lambda key: (_next(key, future), key))

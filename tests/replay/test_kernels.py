@@ -8,14 +8,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moesim.policy import find
+from moesim.policy import find, names
 from moesim.replay import compiled, kernels
 from moesim.replay.drive import drive
+from moesim.replay.players import KERNELS
 from moesim.replay.sight import sight_for
 from tests.replay import slow
 from tests.replay.streams import KEYS, event_lists, stream
 
-LOOPS = {"lru": kernels.lru, "lfu": kernels.lfu, "min": kernels.belady, "min-bypass": kernels.belady_bypass}
+LOOPS = {
+    "lru": kernels.lru,
+    "lfu": kernels.lfu,
+    "lfu-in-cache": kernels.lfu_in_cache,
+    "min": kernels.belady,
+    "min-bypass": kernels.belady_bypass,
+}
 UNEQUAL = [3, 5, 2, 4, 3, 5, 2]
 CHECK = settings(derandomize=True, max_examples=150, deadline=None)
 
@@ -24,7 +31,7 @@ def flat(found: list[list[bool]]) -> list[bool]:
     return [hit for event in found for hit in event]
 
 
-@pytest.mark.parametrize("rule", ["lru", "lfu"])
+@pytest.mark.parametrize("rule", ["lru", "lfu", "lfu-in-cache"])
 @CHECK
 @given(event_lists(), st.integers(1, 20), st.booleans(), st.booleans())
 def test_hits_are_those_of_the_slow_replay(rule, events, capacity, strict, equal) -> None:
@@ -36,7 +43,7 @@ def test_hits_are_those_of_the_slow_replay(rule, events, capacity, strict, equal
         assert outcome.peak <= capacity
 
 
-@pytest.mark.parametrize("rule", ["lru", "lfu"])
+@pytest.mark.parametrize("rule", sorted(KERNELS.keys() & set(names("cache"))))
 @CHECK
 @given(event_lists(), st.integers(1, 20), st.booleans(), st.booleans())
 def test_hits_are_those_of_the_policy_object(rule, events, capacity, strict, equal) -> None:

@@ -40,6 +40,19 @@ def test_cache_prints_a_table(trace: Path) -> None:
     assert max(map(len, lines)) <= 100
 
 
+def test_many_policies_are_rows(trace: Path) -> None:
+    many = ",".join(["random,fifo,lru,lfu,min,min-bypass", *(f"lookahead(level=oracle,horizon={n})" for n in range(3))])
+    lines = call("cache", trace, "--sizes", "30%,60%", "--policies", many).stdout.splitlines()
+    table = lines.index("decode hits (%)")
+    assert lines[table + 1].split() == ["30%", "60%"]
+    rows = [line.rsplit(maxsplit=2) for line in lines[table + 2 : table + 20]]
+    assert [row[0].split()[0] for row in rows[:6]] == ["random", "fifo", "lru", "lfu", "min!", "min-bypass!"]
+    by_name = {" ".join(row[0].split()): row[1:] for row in rows}
+    assert [v.rstrip("*") for v in by_name["lookahead(level=oracle, horizon=0)! global"]] == [
+        v.rstrip("*") for v in by_name["lru global"]
+    ]
+
+
 def test_cache_json_is_one_document(trace: Path) -> None:
     other = trace.with_name("other.parquet")
     other.write_bytes(trace.read_bytes())

@@ -1,4 +1,4 @@
-"""The table of an untimed replay, for a person: a column per policy and scope, a row per cache size."""
+"""The table of an untimed replay, for a person: a column per policy and scope, a row per cache size, or across."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ Row = dict[str, Any]
 Column = tuple[str, str, str]
 UNITS = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
 TARGETS = (50, 80, 90, 95)
+WIDE = 12
+"""columns of policies beyond which each is a row instead"""
 
 
 def render(found: dict[str, Any], width: int = 100) -> str:
@@ -85,8 +87,10 @@ def _block(
         winner = _winner(list(here.values())) if best else None
         for c, row in here.items():
             cells[size, c] = cell(row) + (_mark(row, winner) if best else "")
-    left = max(len("size"), *(len(size) for size in sizes))
     heads = {c: (c[0] + ("!" if by_place[sizes[0], c]["oracle"] else ""), _scope(c)) for c in columns}
+    if len(columns) > WIDE:
+        return [title, *_lying(columns, sizes, cells, heads), ""]
+    left = max(len("size"), *(len(size) for size in sizes))
     widths = {c: max(*map(len, heads[c]), *(len(cells.get((size, c), "")) for size in sizes)) for c in columns}
     lines = [title]
     for group in _groups(columns, widths, width - left):
@@ -96,6 +100,20 @@ def _block(
             line = size.rjust(left) + "".join("  " + cells.get((size, c), "").rjust(widths[c]) for c in group)
             lines.append(line.rstrip())
         lines.append("")
+    return lines
+
+
+def _lying(
+    columns: Sequence[Column], sizes: Sequence[str], cells: dict[tuple[str, Column], str], heads: dict[Column, Any]
+) -> list[str]:
+    """A row per policy and scope, a column per size: for many policies."""
+    names = {c: f"{heads[c][0]} {heads[c][1]}" for c in columns}
+    left = max(len(name) for name in names.values())
+    widths = {size: max(len(size), *(len(cells.get((size, c), "")) for c in columns)) for size in sizes}
+    lines = [" " * left + "".join("  " + size.rjust(widths[size]) for size in sizes)]
+    for c in columns:
+        line = names[c].ljust(left) + "".join("  " + cells.get((size, c), "").rjust(widths[size]) for size in sizes)
+        lines.append(line.rstrip())
     return lines
 
 

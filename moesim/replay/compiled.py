@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-LEAST = 300_000
+LEAST = 100_000
 """accesses of a stream from which on compiled loops pay for being loaded"""
 
 

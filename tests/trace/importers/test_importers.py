@@ -336,6 +336,19 @@ def test_jsonl_mistakes(tmp_path: Path) -> None:
     assert "phases only for some tokens" in refused(written(tmp_path, mixed, "in.jsonl"))[0]
 
 
+def test_the_examples_of_the_page_are_read(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "traces.md").read_text()
+    first, second, third = page.split("```\n")[1::2]
+    tokens = [
+        read_any(written(tmp_path, first)),
+        read_any(written(tmp_path, second), Options(prompt_tokens=1)),
+        read_any(written(tmp_path, third, "in.jsonl")),
+    ]
+    assert [ids(trace)[0] for trace in tokens] == [[[5, 2], [7, -1]]] * 3
+    assert [trace.tokens for trace in tokens] == [2, 1, 2]
+    assert tokens[0].meta.key_bytes == tokens[2].meta.key_bytes == 9437184
+
+
 # ---- any
 
 

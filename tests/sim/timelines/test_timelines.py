@@ -15,21 +15,21 @@ from tests.sim.timelines.watch import LANES, run, watched
 
 PANELS = [(figure, number, panel) for figure in FIGURES for number, panel in enumerate(figure.panels)]
 EVERY = pytest.mark.parametrize("panel", [pytest.param(p, id=f"{f.name}-{n}") for f, n, p in PANELS])
-TIMES = ("link_busy_ns",)
-UNITS = tuple(f"{c}_{unit}_{phase}" for c in CLASSES for unit in ("keys", "tokens", "bytes") for phase in ("prefill", "decode"))
+ELSEWHERE = (*COUNTED[: COUNTED.index("demand_bytes")], "link_busy_ns", "unique_keys")
+"""counters that are compared as classes or as bars, or follow from those"""
 
 
 def listed(lanes: dict[str, list[Bar]]) -> list[str]:
     """Bars as text, in an order of their own."""
-    found = [(lane, bar) for lane in LANES for bar in lanes[lane]]
-    return [f"{lane} {bar}" for lane, bar in sorted(found, key=lambda f: (LANES.index(f[0]), f[1].start or -1, f[1].what))]
+    in_order = {lane: sorted(lanes[lane], key=lambda bar: (bar.start or -1, bar.what)) for lane in LANES}
+    return [f"{lane} {bar}" for lane, bars in in_order.items() for bar in bars]
 
 
 def numbers(result: RunResult) -> dict[str, int]:
     """Keys by access class, and the counters that are not 0."""
     counters = result.counters
     found = {c: counters[f"{c}_keys_prefill"] + counters[f"{c}_keys_decode"] for c in CLASSES}
-    found |= {name: counters[name] for name in COUNTED if name not in (*UNITS, *TIMES, "unique_keys")}
+    found |= {name: counters[name] for name in COUNTED if name not in ELSEWHERE}
     return {name: value for name, value in found.items() if value}
 
 

@@ -141,7 +141,7 @@ PUSHED_OUT = Figure(
     "pushed-out",
     (
         Panel(
-            "all keys bypass the cache: key 1 finds the staging slot taken and is dropped, key 3 makes way for the demand",
+            "keys bypass the cache: key 1 finds the staging slot taken and is dropped, key 3 makes way for a demand",
             Server(
                 (prompt(2),),
                 costs=Costs(attention=1200),

@@ -76,11 +76,33 @@ IDLE = Figure(
             ),
             stream="0-100 host; 100-1600 attention; 1600-1900 experts 0",
             link="200-1200 prefetch 2; 1300-2300 prefetch 3",
-            host="0-100 batch; 100-200 decide; 200-250 submit 2; 1200-1300 decide; 1300-1350 submit 3; 1600-1700 decide",
+            host="""
+            0-100 batch; 100-200 decide; 200-250 submit 2; 1200-1300 decide; 1300-1350 submit 3; 1600-1700 decide
+            """,
             first=1,
             origin=2950,
             steps=((0, 1900),),
             numbers={"reuse": 1, "prefetch_bytes": 2000},
+        ),
+        Panel(
+            "short copies, slow submissions: busy when the link falls idle, the host asks when it next waits",
+            Server(
+                (prompt(0), prompt(0)),
+                costs=Costs(copy_submit=200, decision=100, attention=900),
+                key_bytes=100,
+                memory={"slots": 3, "scope": "layer"},
+                changes={"prefetch": {"name": "scripted", "plans": "2 / 3 /", "step": 1}},
+            ),
+            stream="0-100 host; 100-1000 attention; 1000-1300 experts 0",
+            link="200-300 prefetch 2; 500-600 prefetch 3",
+            host="""
+            0-100 batch; 100-200 decide; 200-400 submit 2; 400-500 decide; 500-700 submit 3; 700-800 decide
+            1000-1100 decide
+            """,
+            first=1,
+            origin=1600,
+            steps=((0, 1300),),
+            numbers={"reuse": 1, "prefetch_bytes": 200},
         ),
     ),
 )

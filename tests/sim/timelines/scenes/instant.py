@@ -9,7 +9,7 @@ INSTANT = Figure(
     "one-instant",
     (
         Panel(
-            "at 600: key 0's kernel ends and unpins it, a chunk of key 3 ends, the demand takes both, the prefetch waits",
+            "at 600 key 0's kernel and a chunk of key 3 end; the demand takes room and link, the prefetch waits",
             Server(
                 (prompt(2, 0), prompt(0, 1)),
                 key_bytes=900,

@@ -115,7 +115,9 @@ TWO_SLOTS = Figure(
         Panel(
             "barrier: a wave of two, and another",
             _two_slots("barrier"),
-            stream="0-500 attention; 500-2500 miss stall; 2500-3500 experts 0 1; 3500-5500 miss stall; 5500-6500 experts 2 3",
+            stream="""
+            0-500 attention; 500-2500 miss stall; 2500-3500 experts 0 1; 3500-5500 miss stall; 5500-6500 experts 2 3
+            """,
             link="500-1500 demand 0; 1500-2500 demand 1; 3500-4500 demand 2; 4500-5500 demand 3",
             cache="500-3500 key 0; 500-3500 key 1; 3500-after key 2; 3500-after key 3",
             marks="500 demand 0; 500 demand 1; 500 demand 2; 500 demand 3",

@@ -163,7 +163,7 @@ CANCELLATION = Figure(
     "cancellation",
     (
         Panel(
-            "cancelled at 300: the two chunks in flight run on, and the only slot is held until the last of them is over",
+            "cancelled at 300: two chunks in flight run on, and the only slot is held until they are over",
             _wrong_guess("/ 3"),
             stream="0-300 attention; 300-1750 miss stall; 1750-2050 experts 0",
             link=chunks(0, 250, 3, "prefetch 3") + "\n" + chunks(750, 250, 4, "demand 0"),
@@ -198,7 +198,7 @@ DEMANDS_FIRST = Figure(
     "demand-before-prefetch",
     (
         Panel(
-            "the demand of key 1 waits for room while key 0 runs; the prefetch of key 3, asked for at 300, does not pass it",
+            "key 1 waits for room while key 0 runs; the prefetch of key 3, planned at 300, does not pass it",
             Server(
                 (prompt([0, 0]), prompt([0, 1], [1, 1])),
                 layers=2,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from tests.sim.timelines.scenes import cache, host, instant, layer, link
+from tests.sim.timelines.scenes import cache, host, instant, layer, link, prefetch
 from tests.sim.timelines.timeline import Figure
 
-FIGURES: tuple[Figure, ...] = (*link.FIGURES, *cache.FIGURES, *layer.FIGURES, *host.FIGURES, *instant.FIGURES)
+FIGURES: tuple[Figure, ...] = tuple(
+    figure for subject in (link, prefetch, cache, layer, host, instant) for figure in subject.FIGURES
+)

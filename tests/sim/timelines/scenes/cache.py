@@ -54,6 +54,33 @@ PINS = Figure(
     ),
 )
 
+SPARED = Figure(
+    "spared",
+    (
+        Panel(
+            "first in, first out: key 0 was first and has run by 1300, but key 4, not needed here, leaves",
+            Server(
+                (prompt(0, 3, 4), prompt(0, 1, 2)),
+                experts=5,
+                memory={"slots": 3, "scope": "layer"},
+                machine={"copies_in_flight": 1},
+                changes={"cache": "fifo"},
+            ),
+            stream="""
+            0-300 attention; 300-600 experts 0; 600-1300 miss stall; 1300-1600 experts 1
+            1600-2300 miss stall; 2300-2600 experts 2
+            """,
+            link="300-1300 demand 1; 1300-2300 demand 2",
+            cache="before-after key 0; before-300 key 3; 300-after key 1; before-1300 key 4; 1300-after key 2",
+            marks="300 demand 1; 300 demand 2",
+            first=1,
+            origin=3600,
+            steps=((0, 2600),),
+            numbers={"reuse": 1, "miss": 2, "demand_bytes": 2000, "evictions": 2},
+        ),
+    ),
+)
+
 
 def _guess(level: str) -> Server:
     """Two slots hold keys 0 and 1, and the prefetcher asks for key 2, which the step does not need."""
@@ -217,4 +244,4 @@ SHARED = Figure(
     ),
 )
 
-FIGURES = (VICTIM, PINS, DROPPED, STAGING, PUSHED_OUT, UNEQUAL, SHARED)
+FIGURES = (VICTIM, PINS, SPARED, DROPPED, STAGING, PUSHED_OUT, UNEQUAL, SHARED)

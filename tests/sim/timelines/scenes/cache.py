@@ -82,10 +82,10 @@ SPARED = Figure(
 )
 
 
-def _guess(level: str) -> Server:
+def _guess(level: str, *needed: int) -> Server:
     """Two slots hold keys 0 and 1, and the prefetcher asks for key 2, which the step does not need."""
     return Server(
-        (prompt(0, 1), prompt(0)),
+        (prompt(0, 1), prompt(*needed)),
         memory={"slots": 2, "scope": "layer"},
         changes={"prefetch": {"name": "scripted", "plans": "2 /", "step": 1, "level": level}},
     )
@@ -95,19 +95,31 @@ DROPPED = Figure(
     "dropped",
     (
         Panel(
-            "the prefetcher sees the step: key 2 may not push out what is needed no later, and is dropped",
-            _guess("step"),
-            stream="0-300 attention; 300-600 experts 0",
+            "the prefetcher sees that the step needs keys 0 and 1: both are spared, and the prefetch is dropped",
+            _guess("step", 0, 1),
+            stream="0-300 attention; 300-900 experts 0 1",
             cache="before-after key 0; before-after key 1",
             marks="0 asked; 0 dropped 2; 300 asked",
             first=1,
             origin=2600,
+            steps=((0, 900),),
+            numbers={"reuse": 2, "prefetch_dropped": 1},
+        ),
+        Panel(
+            "it sees that the step needs key 0 only: key 1 makes room",
+            _guess("step", 0),
+            stream="0-300 attention; 300-600 experts 0",
+            link="0-1000 prefetch 2",
+            cache="before-after key 0; before-0 key 1; 0-after key 2",
+            marks="0 asked; 300 asked",
+            first=1,
+            origin=2600,
             steps=((0, 600),),
-            numbers={"reuse": 1, "prefetch_dropped": 1},
+            numbers={"reuse": 1, "prefetch_bytes": 1000, "evictions": 1},
         ),
         Panel(
             "it sees only the past: key 2 takes the place of key 0, which has to be loaded again",
-            _guess("history"),
+            _guess("history", 0),
             stream="0-300 attention; 300-2000 miss stall; 2000-2300 experts 0",
             link="0-1000 prefetch 2; 1000-2000 demand 0",
             cache="before-0 key 0; 0-after key 2; before-300 key 1; 300-after key 0",

@@ -78,7 +78,9 @@ def test_nothing_is_left_out_of_the_stream(panel: Panel) -> None:
 
 
 @EVERY
-def test_it_ends_when_nobody_looks(panel: Panel) -> None:
+def test_it_is_the_same_when_nobody_looks(panel: Panel) -> None:
     config, inputs = run(panel)
-    steps = simulate(config, inputs, 0).steps
+    result = simulate(config, inputs, 0)
+    steps = result.steps
+    assert numbers(result) == panel.numbers
     assert (steps["end_ns"][steps["measured"]] - panel.origin).tolist() == [end for _, end in panel.steps]

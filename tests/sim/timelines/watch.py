@@ -109,10 +109,9 @@ class WatchedLink(Link):
     watch: Watch
     new: Sequence[int] = ()
 
-    def plan(self, keys: Sequence[int], nbytes: Sequence[int], at: int) -> int:
-        planned = {t.key for t in self.prefetches if not t.started}
-        self.new = [key for key in keys if key not in planned]
-        return super().plan(keys, nbytes, at)
+    def plan(self, keys: Sequence[int], nbytes: Sequence[int], at: int, submit_ns: int = 0) -> int:
+        self.new = [key for key in keys if key not in self.planned]
+        return super().plan(keys, nbytes, at, submit_ns)
 
     def demand(self, key: int, nbytes: int, at: int) -> None:
         self.watch.marks.append(Mark(at, f"demand {key}"))

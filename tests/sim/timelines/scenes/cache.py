@@ -49,7 +49,7 @@ PINS = Figure(
             origin=1600,
             steps=((0, 1900),),
             numbers={"reuse": 1, "miss": 1, "demand_bytes": 1000, "evictions": 1, "waves": 1},
-            same=("barrier",),
+            same=("barrier", "index"),
         ),
     ),
 )

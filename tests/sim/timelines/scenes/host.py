@@ -45,19 +45,19 @@ DECISIONS = Figure(
                 changes={"prefetch": "next-layer"},
             ),
             stream="""
-            0-150 host; 150-550 attention; 550-750 host; 750-1250 late stall; 1250-1300 host; 1300-1600 experts 0
-            1600-2000 attention; 2000-2150 host; 2150-2250 late stall; 2250-2300 host; 2300-2600 experts 2
-            2600-2700 host
+            0-150 host; 150-550 attention; 550-750 host; 750-1300 late stall; 1300-1350 host; 1350-1650 experts 0
+            1650-2050 attention; 2050-2200 host; 2200-2300 late stall; 2300-2350 host; 2350-2650 experts 2
+            2650-2750 host
             """,
-            link="250-1250 prefetch 0; 1250-2250 prefetch 2",
+            link="300-1300 prefetch 0; 1300-2300 prefetch 2",
             host="""
             0-100 batch; 100-150 launch attention; 150-250 decide; 250-300 submit 0
-            550-600 submit 0; 600-700 decide; 700-750 submit 2; 1250-1300 launch experts
-            1300-1350 launch attention; 2000-2050 submit 2; 2050-2150 decide; 2250-2300 launch experts
-            2300-2350 launch sample; 2600-2700 read back
+            550-600 submit 0; 600-700 decide; 700-750 submit 2; 1300-1350 launch experts
+            1350-1400 launch attention; 2050-2100 submit 2; 2100-2200 decide; 2300-2350 launch experts
+            2350-2400 launch sample; 2650-2750 read back
             """,
-            marks="600 demand 0; 2050 demand 2",
-            steps=((0, 2700),),
+            marks="600 demand 0; 2100 demand 2",
+            steps=((0, 2750),),
             numbers={"late": 2, "prefetch_bytes": 2000},
         ),
     ),
@@ -75,9 +75,9 @@ IDLE = Figure(
                 changes={"prefetch": {"name": "scripted", "plans": "2 / 3 /", "step": 1}},
             ),
             stream="0-100 host; 100-1600 attention; 1600-1900 experts 0",
-            link="200-1200 prefetch 2; 1300-2300 prefetch 3",
+            link="250-1250 prefetch 2; 1400-2400 prefetch 3",
             host="""
-            0-100 batch; 100-200 decide; 200-250 submit 2; 1200-1300 decide; 1300-1350 submit 3; 1600-1700 decide
+            0-100 batch; 100-200 decide; 200-250 submit 2; 1250-1350 decide; 1350-1400 submit 3; 1600-1700 decide
             """,
             first=1,
             origin=2950,
@@ -85,24 +85,29 @@ IDLE = Figure(
             numbers={"reuse": 1, "prefetch_bytes": 2000},
         ),
         Panel(
-            "short copies, slow submissions: busy when the link falls idle, the host asks when it next waits",
+            "short copies, slow launches: busy when the link falls idle, the host asks when it next waits",
             Server(
                 (prompt(0), prompt(0)),
-                costs=Costs(copy_submit=200, decision=100, attention=900),
+                layers=2,
+                costs=Costs(launch=200, copy_submit=50, decision=100, attention=900),
                 key_bytes=100,
                 memory={"slots": 3, "scope": "layer"},
-                changes={"prefetch": {"name": "scripted", "plans": "2 / 3 /", "step": 1}},
+                changes={"prefetch": {"name": "scripted", "plans": "/ 2 / 3 /", "step": 1}},
             ),
-            stream="0-100 host; 100-1000 attention; 1000-1300 experts 0",
-            link="200-300 prefetch 2; 500-600 prefetch 3",
+            stream="""
+            0-300 host; 300-1200 attention; 1200-1500 experts 0; 1500-1550 host; 1550-2450 attention
+            2450-2750 experts 4
+            """,
+            link="1350-1450 prefetch 2; 1700-1800 prefetch 3",
             host="""
-            0-100 batch; 100-200 decide; 200-400 submit 2; 400-500 decide; 500-700 submit 3; 700-800 decide
-            1000-1100 decide
+            0-100 batch; 100-300 launch attention; 300-400 decide; 400-600 launch experts; 1200-1300 decide
+            1300-1350 submit 2; 1350-1550 launch attention; 1550-1650 decide; 1650-1700 submit 3
+            1800-1900 decide; 1900-2100 launch experts; 2450-2550 decide; 2550-2750 launch sample
             """,
             first=1,
-            origin=1600,
-            steps=((0, 1300),),
-            numbers={"reuse": 1, "prefetch_bytes": 200},
+            origin=3400,
+            steps=((0, 2750),),
+            numbers={"reuse": 2, "prefetch_bytes": 200},
         ),
     ),
 )

@@ -69,7 +69,7 @@ PARTS = Figure(
     "parts",
     (
         Panel(
-            "attention 200 + rest 200 + router 150 + experts 600 + host 500 + miss stall 650 + late stall 600 = 2900",
+            "attention 200 + rest 200 + router 150 + experts 600 + host 500 + miss stall 650 + late stall 650 = 2950",
             Server(
                 (((0, 1), (0, 0)),),
                 costs=Costs(
@@ -87,20 +87,20 @@ PARTS = Figure(
                 changes={"prefetch": {"name": "scripted", "plans": "0 /"}},
             ),
             stream="""
-            0-100 host; 100-300 attention; 300-400 rest; 400-550 host; 550-1150 late stall; 1150-1200 host
-            1200-1500 experts 0; 1500-2150 miss stall; 2150-2200 host; 2200-2500 experts 1
-            2500-2600 sample; 2600-2700 host; 2700-2850 router; 2850-2900 host
+            0-100 host; 100-300 attention; 300-400 rest; 400-550 host; 550-1200 late stall; 1200-1250 host
+            1250-1550 experts 0; 1550-2200 miss stall; 2200-2250 host; 2250-2550 experts 1
+            2550-2650 sample; 2650-2750 host; 2750-2900 router; 2900-2950 host
             """,
-            link="150-650 prefetch 0; 650-1150 prefetch 0; 1150-1650 demand 1; 1650-2150 demand 1",
+            link="200-700 prefetch 0; 700-1200 prefetch 0; 1200-1700 demand 1; 1700-2200 demand 1",
             host="""
             0-50 batch; 50-100 launch attention; 100-150 decide; 150-200 submit 0
-            400-450 submit 0; 450-500 submit 1; 500-550 decide; 1150-1200 launch experts
-            2150-2200 launch experts; 2200-2250 launch sample; 2600-2650 read back
-            2650-2700 launch router; 2850-2900 read back
+            400-450 submit 0; 450-500 submit 1; 500-550 decide; 1200-1250 launch experts
+            2200-2250 launch experts; 2250-2300 launch sample; 2650-2700 read back
+            2700-2750 launch router; 2900-2950 read back
             """,
             marks="450 demand 0; 500 demand 1",
             origin=300,
-            steps=((0, 2900),),
+            steps=((0, 2950),),
             numbers={"miss": 1, "late": 1, "demand_bytes": 1000, "prefetch_bytes": 1000},
         ),
     ),

@@ -150,18 +150,16 @@ RELOAD = Figure(
             numbers={"reuse": 2, "miss": 1, "demand_bytes": 2000, "evictions": 2, "waves": 1},
         ),
         Panel(
-            "index, one slot: key 0 is there but not pinned; it makes room for key 1, which runs first, as a wave",
+            "index, one slot: key 0 is there and comes first, so that key 1 waits until it has run",
             Server((prompt(0), prompt(0, 1)), machine={"expert_start": "index"}),
-            stream="""
-            0-300 attention; 300-1300 miss stall; 1300-1600 experts 1; 1600-2600 miss stall; 2600-2900 experts 0
-            """,
-            link="300-1300 demand 1; 1600-2600 demand 0",
-            cache="before-300 key 0; 300-1600 key 1; 1600-after key 0",
-            marks="300 demand 1; 300 demand 0",
+            stream="0-300 attention; 300-600 experts 0; 600-1600 miss stall; 1600-1900 experts 1",
+            link="600-1600 demand 1",
+            cache="before-600 key 0; 600-after key 1",
+            marks="300 demand 1",
             first=1,
             origin=1600,
-            steps=((0, 2900),),
-            numbers={"reuse": 1, "miss": 1, "demand_bytes": 2000, "evictions": 2, "waves": 1},
+            steps=((0, 1900),),
+            numbers={"reuse": 1, "miss": 1, "demand_bytes": 1000, "evictions": 1, "waves": 1},
         ),
     ),
 )

@@ -74,7 +74,7 @@ def test_a_point_is_frozen() -> None:
     [
         ({"kind": "closed"}, "kind closed needs concurrency"),
         ({"kind": "poisson"}, "kind poisson needs rate"),
-        ({"kind": "all", "rate": 1.0}, "rate belongs to kind poisson"),
+        ({"kind": "all", "rate": 1.0}, "rate belongs to kind poisson or gamma"),
         ({"kind": "all", "prompt_min": 5, "prompt_max": 4}, "prompt_min (5) must not exceed prompt_max (4)"),
         ({"kind": "all", "mix": {"a": 0}}, "a weight above 0"),
         ({"kind": "all", "mix": {"from": {"a": 1}, "to": {"a": 0}}}, "a weight above 0"),
@@ -131,7 +131,7 @@ def test_every_mistake_of_a_file_is_found_at_once_with_its_place(tmp_path: Path)
         "7: memory.bytes: '12QB' is no size",
         "7: memory: needs exactly one of slots, bytes and share; it has slots and bytes",
         "8: traffic: kind closed needs concurrency",
-        "8: traffic: rate belongs to kind poisson, and the kind is closed",
+        "8: traffic: rate belongs to kind poisson or gamma, and the kind is closed",
         "10: traffic.concurency: unknown key 'concurency'; did you mean 'concurrency'?",
         "11: traffic.rate: 0 must be more than 0",
         "12: traffic.mix.a: -1 must be at least 0",
@@ -166,7 +166,8 @@ def test_what_is_missing_is_named_with_what_it_is(tmp_path: Path) -> None:
         "{synthetic: iid|sticky|zipf, ...}",
         f"{path}:1: memory: is missing; it is the GPU memory of the expert cache",
         f"{path}:5: traffic.kind: is missing; it is: closed: `concurrency` users, each sends its next request when the "
-        "last is answered; all: every request is there at time 0; poisson: `rate` requests per second",
+        "last is answered; all: every request is there at time 0; poisson: `rate` requests per second; gamma: the same "
+        "with gaps of coefficient of variation `cv`; trace: as an `arrivals` file has them",
     ]
 
 

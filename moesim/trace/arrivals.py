@@ -19,9 +19,9 @@ from moesim.trace.formats.own import ArrivalsMeta
 from moesim.trace.formats.sheet import Sheet
 from moesim.trace.formats.table import Table
 
-__all__ = ["FORMATS", "Arrivals", "ArrivalsMeta", "fitting", "read_arrivals", "sampled", "scaled", "sliced", "write_arrivals"]
-
-TEXT: dict[str, Table | Mooncake] = {made.name: made for made in (azure.FORMAT, mooncake.FORMAT, burstgpt.FORMAT, plain.FORMAT)}
+TEXT: dict[str, Table | Mooncake] = {
+    made.name: made for made in (azure.FORMAT, mooncake.FORMAT, burstgpt.FORMAT, plain.FORMAT)
+}
 FORMATS = ("moesim", *TEXT)
 FOREIGN = {
     b"\x1f\x8b": "is gzip data; unpack it first",

@@ -1,7 +1,7 @@
 """Traffic made by rule: gaps between arrivals and lengths of requests, one draw at a time, and whole arrival traces.
 
-`python -m moesim.trace.generators --help` writes an arrivals file; `traces/arrivals/README.md` has the commands of those
-that are shipped.
+`python -m moesim.trace.generators --help` tells how to write an arrivals file; `traces/arrivals/README.md` has the
+commands of those that are shipped.
 """
 
 from __future__ import annotations
@@ -122,8 +122,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rate", type=float, default=1.0, help="requests per second")
     parser.add_argument("--cv", type=float, default=1.0, help="coefficient of variation of the gaps (kind gamma)")
     parser.add_argument("--requests", type=int, default=1000)
-    parser.add_argument("--prompt", default="fixed:128", metavar="LENGTHS", help="fixed:N, uniform:A:B, lognormal:MEAN:CV[:A:B]")
-    parser.add_argument("--output", default="fixed:128", metavar="LENGTHS")
+    kinds = "fixed:N, uniform:A:B, lognormal:MEAN:CV[:A:B]"
+    parser.add_argument("--prompt", default="fixed:128", metavar="LENGTHS", help=kinds)
+    parser.add_argument("--output", default="fixed:128", metavar="LENGTHS", help=kinds)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--created", default="", help="date to record")
     parser.add_argument("--notes", default="")
@@ -133,7 +134,8 @@ def _parser() -> argparse.ArgumentParser:
 def command_of(given: argparse.Namespace) -> str:
     """The command to record: what decides the result, without the paths of one machine."""
     words = ["python -m moesim.trace.generators", f"--out traces/arrivals/{given.out.name}"]
-    words += [f"--{name} {getattr(given, name)}" for name in ("kind", "rate", "cv", "requests", "prompt", "output", "seed")]
+    decide = ("kind", "rate", "cv", "requests", "prompt", "output", "seed")
+    words += [f"--{name} {getattr(given, name)}" for name in decide]
     return " ".join(words)
 
 

@@ -71,7 +71,8 @@ def _object(line: str, number: int, last: bool, sheet: Sheet) -> dict[str, Any] 
 
 
 def _text(value: object) -> str:
-    return str(value) if isinstance(value, int | Decimal) and not isinstance(value, bool) else json.dumps(value, default=str)
+    number = isinstance(value, int | Decimal) and not isinstance(value, bool)
+    return str(value) if number else json.dumps(value, default=str)
 
 
 FORMAT = Mooncake()

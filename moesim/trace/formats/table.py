@@ -71,7 +71,7 @@ class Table:
         return start
 
     def _header_is_right(self, names: list[str], line: int, sheet: Sheet) -> bool:
-        known = {*self.times, self.prompt, self.output, *(self.others or ())} | ({self.domain} if self.domain else set())
+        known = {*self.times, self.prompt, self.output, self.domain, *(self.others or ())}
         missing = [name for name in (self.prompt, self.output) if name not in names]
         if sum(name in self.times for name in names) != 1:
             missing.insert(0, " or ".join(self.times))

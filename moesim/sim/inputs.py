@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from moesim.errors import Problem, unknown
+from moesim import policy
+from moesim.errors import InputError, Problem, unknown
 from moesim.experiment import Experiment
 from moesim.sim import setup
 from moesim.sim.traffic import chosen
-from moesim.sim.workload import Workload, eligible, stream
+from moesim.sim.workload import eligible, stream
 from moesim.trace.arrivals import Arrivals
 
 
@@ -21,7 +22,19 @@ class Inputs(setup.Inputs):
 
 def check(config: Experiment, inputs: Inputs) -> list[Problem]:
     """What is wrong between a valid configuration and valid inputs, all of it."""
-    return [*setup.check(config, inputs), *_check_arrivals(config, inputs)]
+    return [*setup.check(config, inputs), *_check_arrivals(config, inputs), *_check_batch(config)]
+
+
+def _check_batch(config: Experiment) -> list[Problem]:
+    spec = config.scheduler.batch
+    try:
+        watches = hasattr(policy.find("batch", spec.name), "watch")
+    except InputError:
+        return []  # reported where names are looked up
+    if config.schedule != "frozen" or not watches:
+        return []
+    why = "looks at the expert cache, and a frozen schedule is recorded with every expert there; use schedule: free"
+    return [Problem("scheduler.batch", f"{spec.name!r} {why}")]
 
 
 def _check_arrivals(config: Experiment, inputs: Inputs) -> list[Problem]:
@@ -42,10 +55,9 @@ def _check_arrivals(config: Experiment, inputs: Inputs) -> list[Problem]:
     return found
 
 
-def traffic_label(workload: Workload, inputs: Inputs) -> dict[str, str]:
+def traffic_label(arrivals: Arrivals | None, requests: int) -> dict[str, str]:
     """Whose arrivals drove the run, for results; nothing where a rule made them."""
-    arrivals, taken = inputs.arrivals, workload.arrivals
-    if arrivals is None or taken is None:
+    if arrivals is None:
         return {}
-    text = f"arrivals: {arrivals.meta.name} ({arrivals.meta.label}), {workload.traffic.requests:,} of {len(arrivals):,}"
-    return {"arrivals": text}
+    meta = arrivals.meta
+    return {"arrivals": f"arrivals: {meta.name} ({meta.label}), {requests:,} of {len(arrivals):,} requests"}

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from moesim.experiment import Experiment
 from moesim.hardware.budget import pools
+from moesim.policy.residency import Residency
 from moesim.sim.bounds import min_misses
 from moesim.sim.inputs import Inputs, traffic_label
 from moesim.sim.log import requests_table
@@ -58,10 +59,18 @@ def simulate(
         server = ReplayServer(config, served, setup, schedule, workload)
     else:
         server = FreeServer(config, served, setup, workload)
+    _show_cache(server)
     if progress is not None:
         server.progress = progress
     server.run()
     return _result(config, inputs, server, schedule)
+
+
+def _show_cache(server: Server) -> None:
+    """Let a batch policy that wants to see what is on the GPU."""
+    watch = getattr(server.scheduler.policy, "watch", None)
+    if watch is not None:
+        watch(Residency(server.setup.engine.keys.table, server.setup.cache.state))
 
 
 def frozen_schedule(config: Experiment, inputs: Inputs, replication: int) -> Schedule:
@@ -108,7 +117,7 @@ def _result(config: Experiment, inputs: Inputs, server: Server, schedule: Schedu
     counters["requests_finished"] = int(((table["finished_ns"] >= 0) & table["measured"]).sum())
     counters["longest_pass_over"] = server.scheduler.longest_pass_over
     counters |= _bounds(config, inputs, server, schedule)
-    labels = server.setup.labels | traffic_label(server.workload, inputs)
+    labels = server.setup.labels | traffic_label(inputs.arrivals, config.traffic.requests)
     return RunResult(counters, steps, table, labels)
 
 

@@ -56,6 +56,8 @@ def simulate(
     schedule = None
     if config.schedule == "frozen":
         schedule = frozen_schedule(config, inputs, replication)
+        # The recorded requests have all their routes; those of this workload are bound as they come.
+        served = replace(inputs, trace=schedule.workload.trace)
         server = ReplayServer(config, served, setup, schedule, workload)
     else:
         server = FreeServer(config, served, setup, workload)

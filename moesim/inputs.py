@@ -61,10 +61,12 @@ class Sources:
 
 
 def _arrivals_file(traffic: object) -> tuple[str | None, str, str]:
-    """File, format and way with empty requests, of a traffic section that has arrivals."""
+    """File, format and way with empty requests, of a traffic section whose other keys may be wrong."""
     given = traffic.get("arrivals") if isinstance(traffic, Mapping) else None
+    plain = {"file": given} if isinstance(given, str) else given if isinstance(given, Mapping) else {}
     try:
-        spec = ArrivalsFile.model_validate(given)
+        read = {key: plain[key] for key in ("file", "format", "empty") if key in plain}
+        spec = ArrivalsFile.model_validate(read)
     except ValidationError:
         return None, "auto", "refuse"
     return spec.file, spec.format, spec.empty

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,7 @@ from moesim.sim.binding import SETTLED, Binder, Borrowed, Gathered, RowIndex, Su
 from moesim.sim.schedule import routes_of
 from moesim.sim.work import Part, make_work
 from moesim.sim.workload import Workload
+from moesim.trace.arrivals import read_arrivals
 from moesim.trace.routing import RoutingTrace, read_routing
 from tests.sim.toy import trace
 
@@ -186,14 +189,20 @@ def capture() -> RoutingTrace:
     return read_routing(shipped("traces", "routing", "smollm2-135m-decoupled.parquet"))
 
 
-def bound_parts(capture: RoutingTrace, longer: str) -> tuple[list[np.ndarray], list[np.ndarray], list[str]]:
-    """Experts of prompts and outputs of 1,500 requests with lengths like those of the Azure conversation trace."""
+Parts = tuple[list[np.ndarray], list[np.ndarray], list[str]]
+"""experts of prompts, experts of outputs, domains"""
+
+
+def like_azure(capture: RoutingTrace, longer: str) -> Parts:
+    """1,500 requests with lengths like those of the Azure conversation trace."""
     prompt, output = ({"kind": "lognormal", "mean": mean, "cv": cv} for mean, cv in ((1150, 1), (210, 0.8)))
     plain = {"kind": "all", "requests": 1500, "longer": longer, "prompt": prompt, "output": output}
-    asked = Traffic.model_validate(plain)
-    made = Workload(capture, asked, 0, 0, 1)
+    return bound_parts(Workload(capture, Traffic.model_validate(plain), 0, 0, 1))
+
+
+def bound_parts(made: Workload) -> Parts:
     prompts, outputs, domains = [], [], []
-    for number in range(1500):
+    for number in range(made.traffic.requests):
         request = made[number]
         start = made.trace.offsets[number]
         experts = made.trace.experts[start : start + request.prompt + request.output, 0, 0]
@@ -203,7 +212,7 @@ def bound_parts(capture: RoutingTrace, longer: str) -> tuple[list[np.ndarray], l
     return prompts, outputs, domains
 
 
-def captured_parts(capture: RoutingTrace) -> tuple[list[np.ndarray], list[np.ndarray], list[str]]:
+def captured_parts(capture: RoutingTrace) -> Parts:
     experts = np.split(capture.experts[:, 0, 0], capture.offsets[1:-1])
     cut = list(zip(experts, capture.prompt_tokens.tolist(), strict=True))
     return [e[:n] for e, n in cut], [e[n:] for e, n in cut], list(capture.domains)
@@ -218,20 +227,43 @@ def shares_of(parts: list[np.ndarray], domains: list[str]) -> np.ndarray:
     return np.array(found)
 
 
+def shift(made: Parts, real: Parts, part: int) -> float:
+    """Largest total variation distance of a domain's shares from those captured."""
+    return float(0.5 * np.abs(shares_of(made[part], made[2]) - shares_of(real[part], real[2])).sum(axis=1).max())
+
+
+KEPT = ((0, 1, 1), (0, 1, 64), (0, 16, 64), (0, 64, 128), (1, 1, 1), (1, 16, 16))
+"""part, lag, first position: the columns of the table in docs/traffic.md"""
+
+
 def test_stitching_keeps_persistence_and_shares(capture: RoutingTrace) -> None:
-    real, made = captured_parts(capture), bound_parts(capture, "stitch")
-    for part, lag, first, within in ((0, 1, 1, 0.015), (0, 1, 64, 0.01), (0, 16, 64, 0.01), (0, 64, 128, 0.015),
-                                     (1, 1, 1, 0.01), (1, 16, 16, 0.03)):  # fmt: skip
-        assert same(made[part], lag, first) == pytest.approx(same(real[part], lag, first), abs=within), (part, lag)
-    for part in (0, 1):
-        distance = 0.5 * np.abs(shares_of(made[part], made[2]) - shares_of(real[part], real[2])).sum(axis=1)
-        assert distance.max() < 0.04
+    real, made = captured_parts(capture), like_azure(capture, "stitch")
+    for column, within in zip(KEPT, (0.01, 0.01, 0.01, 0.015, 0.01, 0.03), strict=True):
+        part, lag, first = column
+        assert same(made[part], lag, first) == pytest.approx(same(real[part], lag, first), abs=within), column
+    assert max(shift(made, real, part) for part in (0, 1)) < 0.04
 
 
 def test_recycling_does_not_and_is_there_to_compare(capture: RoutingTrace) -> None:
     """A short prompt that is repeated has only restless first tokens: persistence falls by 0.03 or more."""
-    real, made = captured_parts(capture), bound_parts(capture, "recycle")
+    real, made = captured_parts(capture), like_azure(capture, "recycle")
     assert same(made[0], 1, 64) < same(real[0], 1, 64) - 0.03
     assert same(made[0], 16, 64) < same(real[0], 16, 64) - 0.04
-    distance = 0.5 * np.abs(shares_of(made[0], made[2]) - shares_of(real[0], real[2])).sum(axis=1)
-    assert distance.max() > 0.05
+    assert shift(made, real, 0) > 0.05
+
+
+@pytest.mark.parametrize("row", ["captured", "stitch", "recycle"])
+def test_the_table_in_the_docs_is_what_is_measured(capture: RoutingTrace, row: str) -> None:
+    root = Path(__file__).parents[2]
+    path = root.parent / "shared" / "data" / "azure_llm_2023" / "AzureLLMInferenceTrace_conv.csv"
+    if not path.is_file():
+        pytest.skip("third-party data is not here: ../shared/data/azure_llm_2023/AzureLLMInferenceTrace_conv.csv")
+    real = made = captured_parts(capture)
+    if row != "captured":
+        asked = Traffic.model_validate({"kind": "trace", "arrivals": "azure.csv", "requests": 6000, "longer": row})
+        made = bound_parts(Workload(capture, asked, 0, 0, 1, read_arrivals(path)))
+    found = [same(made[part], lag, first) for part, lag, first in KEPT]
+    found += [shift(made, real, part) for part in (0, 1)] if row != "captured" else []
+    told = re.search(rf"^\| {row} \|(.*)\|$", (root / "docs" / "traffic.md").read_text(), re.MULTILINE)
+    assert told is not None
+    assert [f"{value:.4f}".lstrip("0") for value in found] == [t.strip() for t in told[1].split("|") if t.strip()]

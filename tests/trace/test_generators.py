@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moesim.errors import InputError
+from moesim.files import shipped
 from moesim.trace import generators
 from moesim.trace.arrivals import ArrivalsMeta, read_arrivals
 from moesim.trace.generators import Length, generate, main, parse_length
@@ -166,3 +167,27 @@ def test_wrong_options_write_nothing(
     assert main(["--out", str(tmp_path / "t.parquet"), *options]) == 2
     assert says in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+# ---- what is shipped
+
+SHIPPED = sorted(shipped("traces", "arrivals").glob("*.parquet"))
+
+
+def test_there_are_shipped_arrivals() -> None:
+    assert "chat-bursty" in [path.stem for path in SHIPPED]
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_shipped_arrivals_are_what_their_command_makes(path: Path, tmp_path: Path) -> None:
+    read = read_arrivals(path)
+    assert read.meta.label == "synthetic" and read.meta.created and read.meta.notes and read.meta.versions
+    words = read.meta.command.split()
+    assert words[:3] == ["python", "-m", "moesim.trace.generators"]
+    assert words[3:5] == ["--out", f"traces/arrivals/{path.name}"]
+    assert main(["--out", str(tmp_path / "again.parquet"), *words[5:]]) == 0
+    again = read_arrivals(tmp_path / "again.parquet")
+    assert all((getattr(read, name) == getattr(again, name)).all() for name in ("arrival", "prompt", "output"))
+    told = (path.parent / "README.md").read_text()
+    assert " ".join(words[3:]) in " ".join(told.replace("\\", "").split())
+    assert path.stat().st_size < 2**20

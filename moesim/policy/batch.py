@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from math import ceil
+from typing import ClassVar
 
 from moesim.policy.base import BatchPolicy
 from moesim.policy.queue import Limits, Queued
@@ -15,8 +16,12 @@ PATIENCE = 64
 class Aged(BatchPolicy):
     """A batch policy with an age limit: requests passed over `patience` steps in a row go first, in queue order.
 
-    `patience` None is the policy as its authors have it, without a limit; then a request may starve.
+    `patience` None is the policy as its authors have it, without a limit; then a request may starve. Prompts that have
+    not started age only where `ages_unstarted`: elsewhere they wait to be admitted, as in a server's waiting queue, and
+    letting them in because they waited would, in an overloaded server, put every prompt before the decode tokens.
     """
+
+    ages_unstarted: ClassVar[bool] = False
 
     def __init__(self, patience: int | None = PATIENCE) -> None:
         if patience is not None and (isinstance(patience, bool) or not isinstance(patience, int) or patience < 0):
@@ -24,13 +29,13 @@ class Aged(BatchPolicy):
         self.patience = patience
 
     def bound(self, limits: Limits, ahead: Sequence[Queued]) -> int | None:
-        """B: a request that joins the queue behind `ahead` is passed over in at most B consecutive steps.
+        """B: an admitted request with `ahead` before it in the queue is passed over in at most B consecutive steps.
 
-        B = patience + sum over `ahead` of ceil(known tokens / max_tokens). For: in each step after its patience is
-        over, the first in the queue of those whose patience is over runs to its last known token, or with `max_tokens`
-        of them. That one is ahead of the request or is the request, since others join behind. With at most N requests
-        admitted, of at most P known tokens each, no request waits longer than patience + (N - 1) ceil(P / max_tokens).
-        None where there is no patience.
+        Admitted is what ages: a request that has started or, with `ages_unstarted`, any. B = patience + sum over
+        `ahead` of ceil(known tokens / max_tokens). For: in each step after its patience is over, the first in the queue
+        of those whose patience is over runs to its last known token, or with `max_tokens` of them. That one is ahead of
+        the request or is the request, since others join behind. With at most N requests in the queue, of at most P
+        known tokens each, none waits longer than patience + (N - 1) ceil(P / max_tokens). None without patience.
         """
         if self.patience is None:
             return None
@@ -39,7 +44,9 @@ class Aged(BatchPolicy):
     def waited(self, queue: Sequence[Queued]) -> list[Queued]:
         """Those whose patience is over, in queue order."""
         patience = self.patience
-        return [] if patience is None else [queued for queued in queue if queued.skipped >= patience]
+        if patience is None:
+            return []
+        return [q for q in queue if q.skipped >= patience and (q.position or q.decoding or self.ages_unstarted)]
 
     def aged(self, queue: Sequence[Queued], rest: Iterable[Queued]) -> list[Queued]:
         """Those whose patience is over, and behind them `rest` without them."""

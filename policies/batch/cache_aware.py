@@ -17,6 +17,7 @@ class CacheAware(Aged):
     """
 
     level = "queue"
+    ages_unstarted = True
 
     def __init__(self, filing: str = "majority", patience: int = 8, load: float = 16) -> None:
         super().__init__(patience)

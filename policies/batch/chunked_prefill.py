@@ -10,8 +10,9 @@ from moesim.policy.batch import Aged, pack
 class ChunkedPrefill(Aged):
     """Decode tokens first, then chunks of prompts fill the token budget (Sarathi-Serve, OSDI'24; today's vLLM).
 
-    The budget is `max_tokens`. Prompts that are under way go on before new ones start. Requests passed over `patience`
-    steps in a row go first; null: no limit, and prompts wait while more requests decode than a step takes.
+    The budget is `max_tokens`. Prompts that are under way go on before new ones start. Where more requests decode than
+    a step takes, new prompts wait until one is through; a prompt that is under way and passed over `patience` steps in
+    a row goes first (null: it waits as well).
     """
 
     def form(self, queue: Sequence[Queued], limits: Limits) -> list[tuple[Queued, int]]:

@@ -10,8 +10,8 @@ from moesim.policy.batch import Aged, fill
 class DecodeFirst(Aged):
     """Every ready decode token first, then waiting prompts, each in queue order (Orca; DeepSpeed inference).
 
-    Where more requests decode than a step takes, prompts wait until their `patience` is over (TGI calls a like limit
-    max_waiting_tokens); null: for as long as it takes.
+    Where more requests decode than a step takes, new prompts wait until one is through; a prompt that is under way and
+    passed over `patience` steps in a row goes first (null: it waits as well).
     """
 
     source = "Orca (OSDI 2022)"

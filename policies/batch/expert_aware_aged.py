@@ -17,6 +17,7 @@ class ExpertAwareAged(Aged):
     source = "Read-ME (2410.19123), Algorithm 1, with ages of our own"
     cost = "O(queued tokens)"
     level = "queue"
+    ages_unstarted = True
 
     def __init__(self, filing: str = "majority", patience: int = 8) -> None:
         super().__init__(patience)

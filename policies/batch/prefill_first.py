@@ -10,7 +10,7 @@ from moesim.policy.batch import Aged, fill
 class PrefillFirst(Aged):
     """Waiting prompts alone as long as there are any, else decode tokens (vLLM before chunked prefill; TGI).
 
-    Decode tokens that prompts have passed over `patience` steps in a row go first; null: they wait for as long as
+    What is under way and was passed over `patience` steps in a row goes first; null: decode tokens wait for as long as
     prompts come.
     """
 

@@ -167,8 +167,17 @@ def test_all_but_the_plain_algorithm_1_have_an_age_limit() -> None:
 
 @pytest.mark.parametrize("name", AGED)
 def test_what_has_waited_too_long_goes_first_under_every_batcher(name: str) -> None:
-    queue = [prompt(0, 0, 0, skipped=2), decode(1, 0), decode(2, 1, skipped=3), prompt(3, 2, 2, 2, skipped=3)]
-    assert form(name, queue, 16, 2, patience=3) == [(2, 1), (3, 3)]
+    queue = [prompt(0, 0, 0, skipped=2), decode(1, 0), decode(2, 1, skipped=3), prompt(3, 2, 2, 2)]
+    queue[3].advance(1)
+    queue[3].skipped = 3
+    assert form(name, queue, 16, 2, patience=3) == [(2, 1), (3, 2)]
+
+
+@pytest.mark.parametrize("name", AGED)
+def test_a_prompt_that_has_not_started_ages_under_the_expert_aware_ones_alone(name: str) -> None:
+    queue = [decode(0, 0), decode(1, 0), prompt(2, 1, skipped=3)]
+    ages = name in ("expert-aware-aged", "cache-aware")
+    assert ((2, 1) in form(name, queue, 16, 2, patience=3)) == (ages or name == "prefill-first")
 
 
 # ---- cache-aware

@@ -50,7 +50,8 @@ def problems(kind: str, name: str, **params: Any) -> list[str]:
 def test_shipped_names() -> None:
     assert policy.names("cache") == ["fifo", "lfu", "lookahead", "lru", "random"]
     assert policy.names("prefetch") == ["next-layer", "none", "step-ahead"]
-    assert policy.names("batch") == ["decode-first", "expert-aware", "expert-aware-aged", "prefill-first"]
+    batchers = ["cache-aware", "chunked-prefill", "decode-first", "expert-aware", "expert-aware-aged", "prefill-first"]
+    assert policy.names("batch") == batchers
     assert policy.names("miss") == []
 
 

@@ -12,8 +12,9 @@ from moesim.hardware.shape import ModelShape
 __all__ = ["CostRangeError", "CostTable", "data_dir", "load_costs"]
 
 REMEMBERED = 1 << 20  # answers kept, so that an endless run does not fill memory
-# Of a shape, what no kernel's time depends on: names, and how many layers the one layer of the table is repeated.
-FREE = {"name", "source", "layers", "top_k", "router_bytes"}
+# Of a shape, what no kernel's time of the table depends on: names, how many layers the one layer of the table is
+# repeated, which of them share keys, and what single keys weigh.
+FREE = {"name", "source", "layers", "top_k", "router_bytes", "key_map", "key_sizes"}
 
 
 class CostTable:

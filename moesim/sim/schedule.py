@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from moesim.policy import BatchPolicy, Limits
-from moesim.sim.engine import StepCosts
 from moesim.sim.forecast import Forecaster
 from moesim.sim.foresight import first_uses, of_schedule
 from moesim.sim.scheduler import Scheduler
@@ -23,7 +22,6 @@ class Frame:
     visible: tuple[int, ...]
     """requests whose prompt or next token had become visible since the step before, in that order"""
     work: Work
-    costs: StepCosts
 
 
 @dataclass(slots=True)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from moesim.experiment import Experiment
 from moesim.hardware.budget import pools
 from moesim.sim.bounds import min_misses
+from moesim.sim.compiled import compiled_steps
 from moesim.sim.log import requests_table
 from moesim.sim.result import RunResult
 from moesim.sim.schedule import Schedule
@@ -38,22 +39,25 @@ def simulate(
     check: bool = False,
     progress: Progress | None = None,
     direct: bool = False,
+    compiled: bool | None = None,
 ) -> RunResult:
     """Run one replication of one point of a grid. `check` verifies conservation after every step.
 
-    `direct` works every layer event out anew (see `Engine`): slower, and equal to the nanosecond.
+    `direct` works every layer event out anew (see `Engine`): slower, and equal to the nanosecond. So is what `compiled`
+    says: whether to run compiled steps where they fit (moesim.sim.compiled); None: where that pays.
 
     Raises InputError where a cost table does not reach (see `CostTable`).
     """
     setup = set_up(config, inputs, replication, verify=check, direct=direct)
+    machine = None if direct else compiled_steps(config, inputs, setup, check, compiled)
     workload = _workload(config, inputs, replication)
     server: Server
     schedule = None
     if config.schedule == "frozen":
         schedule = frozen_schedule(config, inputs, replication)
-        server = ReplayServer(config, inputs, setup, schedule, workload)
+        server = ReplayServer(config, inputs, setup, schedule, workload, machine)
     else:
-        server = FreeServer(config, inputs, setup, workload)
+        server = FreeServer(config, inputs, setup, workload, machine)
     if progress is not None:
         server.progress = progress
     server.run()
@@ -72,7 +76,9 @@ def frozen_schedule(config: Experiment, inputs: Inputs, replication: int) -> Sch
 
 def _record(config: Experiment, inputs: Inputs, replication: int) -> Schedule:
     setup = set_up(config, inputs, replication, resident=True)
-    server = FreeServer(config, inputs, setup, _workload(config, inputs, replication))
+    machine = compiled_steps(config, inputs, setup, False, None)
+    server = FreeServer(config, inputs, setup, _workload(config, inputs, replication), machine)
+    server.recording = True
     server.run()
     starts = [row[1] for row in server.log.rows]
     ends = [row[2] for row in server.log.rows]

@@ -1,0 +1,533 @@
+"""A whole step as compiled code (numba): what `moesim.sim.engine` does where nothing but demands moves keys.
+
+The rules are those of docs/model.md; `Engine` with `direct=True` is their definition here, and the two agree to the
+nanosecond. All state is in one int64 array `m`: the names in SCALARS and the row of the log are at fixed places, and
+`m[HERE]` is where the area HERE starts, so that `m[m[HERE] + key]` says whether a key is here. (One array, because
+numba counts references to each array at each call.) Everything is in one file because numba's cache looks at no other;
+only `step` is cached, the rest is compiled into it. Imported only when it is used (moesim.sim.compiled).
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+NEVER = 1 << 62
+FAR = 1 << 60
+FINE, NO_COST, STUCK, NO_SUM, NO_BALANCE = range(5)
+"""what `step` returns"""
+BY_STAMP, BY_USES, BY_NEXT_USE = range(3)
+
+CONSTANTS = (
+    "launch sync submit decision layers experts rows pools layerwise routed barrier key_bytes by at_insertion horizon "
+    "check chunk_count in_flight"
+).split()
+(LAUNCH, SYNC, SUBMIT, DECISION, LAYERS, EXPERTS, ROWS, POOLS, LAYERWISE, ROUTED, BARRIER, KEY_BYTES, BY, AT_INSERTION,
+ HORIZON, CHECK, CHUNK_COUNT, IN_FLIGHT) = range(18)  # fmt: skip
+"""what does not change in a run: costs in ns and bytes; sizes; what the machine and the policy are like"""
+
+STREAM, HOST, SAMPLED_AT, TICK, LOADS = range(18, 23)
+"""clocks in ns; ticks of recency; keys loaded"""
+(LAYER, LINE, POOL, NEEDED, READY, RAN, RELEASED, RUNNING_UNTIL, DEMANDED, SUBMITTED, LANDED, BLOCKED_UNTIL) = range(23, 35)  # fmt: skip # noqa: E501
+"""of the present layer event: its layer, row and pool, and how far it is, in numbers of its keys"""
+FAILED, COMPONENT, ARGUMENT = 35, 36, 37
+"""what went wrong: a cost that the table does not have, and its three arguments"""
+
+BOOK = 40
+"""the row of moesim.sim.log.StepLog"""
+STEP, START, END, PREFILL_TOKENS, DECODE_TOKENS, REQUESTS = range(BOOK, BOOK + 6)
+PARTS = BOOK + 6
+ATTENTION, REST, GATE, ROUTER, EXPERT, IDLE_HOST, MISS_STALL = range(PARTS, PARTS + 7)
+COUNTS = PARTS + 8
+REUSE, MISS = COUNTS, COUNTS + 18
+DEMAND_BYTES, LINK_BUSY, EVICTIONS, WAVES, UNIQUE = COUNTS + 24, COUNTS + 27, COUNTS + 28, COUNTS + 29, COUNTS + 31
+BOOK_END = COUNTS + 32
+
+AREAS = (
+    "asked expert prefill decode found place here stamp uses later slots used best best_rank best_stamp stale ready "
+    "missing at lands chunks ends grids points times"
+).split()
+"""Areas: parts of the step [parts, 4]: row of the trace, position, tokens, whether prefill; experts of each row by
+first use and their tokens [rows, experts], how many [rows], and 1 + an expert's place among them; whether a key occupies
+its bytes, its stamp, its uses [keys]; the step that uses an expert next after this one [rows, experts] (see
+`Foresight.begin`); slots of each pool; of each layer, the first of those keys to go that the present event does not
+need, and whether that has to be looked up anew; keys of the present event by number: those ready by rank, those missing
+by rank, when they were demanded and when they land; cost of a key's chunks; ends of the last chunks, oldest first; the
+cost table (`CostTable.flat`)"""
+(ASKED, WHICH, PREFILL, DECODE, FOUND, PLACE, HERE, STAMP, USES, LATER, SLOTS, USED, BEST, BEST_RANK, BEST_STAMP, STALE,
+ READIES, MISSING, AT, LANDS, CHUNKS, ENDS, GRIDS, POINTS, TIMES) = range(BOOK_END, BOOK_END + 25)  # fmt: skip
+START_OF_AREAS = BOOK_END + 25
+
+C_PREFILL, C_DECODE, C_REST, C_GATE, C_ROUTER, C_EXPERTS, C_STEP = range(7)
+"""components of the cost table"""
+
+
+# ---- costs
+
+
+@njit
+def _cost(m: np.ndarray, component: int, a: int, b: int, c: int) -> int:
+    """`CostTable._cost` and `Grid.at`, operation by operation; what the table does not have is noted."""
+    if a == 0:
+        return 0
+    grid = m[GRIDS] + 15 * component
+    base, fractions = m[TIMES] + m[grid + 1], 0
+    share_0 = share_1 = share_2 = 0.0
+    stride_0 = stride_1 = stride_2 = 0
+    for axis in range(m[grid]):
+        of = grid + 3 + 4 * axis
+        value = a if m[of] == 0 else b if m[of] == 1 else c
+        first, length, stride = m[POINTS] + m[of + 1], m[of + 2], m[of + 3]
+        if not m[first] <= value <= m[first + length - 1] and not m[grid + 2]:
+            if m[FAILED] == FINE:
+                m[FAILED], m[COMPONENT] = NO_COST, component
+                m[ARGUMENT], m[ARGUMENT + 1], m[ARGUMENT + 2] = a, b, c
+            return 0
+        if length == 1:
+            continue
+        low = first
+        while low < first + length - 2 and m[low + 1] <= value:
+            low += 1
+        share = (value - m[low]) / (m[low + 1] - m[low])
+        base += (low - first) * stride
+        if share == 1.0:
+            base += stride
+        elif share != 0.0:
+            if fractions == 0:
+                share_0, stride_0 = share, stride
+            elif fractions == 1:
+                share_1, stride_1 = share, stride
+            else:
+                share_2, stride_2 = share, stride
+            fractions += 1
+    if fractions == 0:
+        return m[base]
+    total = 0.0
+    for corner in range(1 << fractions):
+        at, weight = base, 1.0
+        for axis in range(fractions):
+            share = share_0 if axis == 0 else share_1 if axis == 1 else share_2
+            if corner >> (fractions - 1 - axis) & 1:
+                at += stride_0 if axis == 0 else stride_1 if axis == 1 else stride_2
+                weight *= share
+            else:
+                weight *= 1.0 - share
+        total += weight * m[at]
+    return max(0, int(np.rint(total)))
+
+
+@njit
+def _attention(m: np.ndarray) -> int:
+    """One layer's attention of all parts of the step."""
+    total = decoding = context = 0
+    for part in range(m[REQUESTS]):
+        of = m[ASKED] + 4 * part
+        if m[of + 3]:
+            total += _cost(m, C_PREFILL, m[of + 2], m[of + 1], 0)
+        else:
+            decoding += 1
+            context += m[of + 1] + 1
+    return total + _cost(m, C_DECODE, decoding, context, 0)
+
+
+@njit
+def _experts(m: np.ndarray, ranks: int, first: int, last: int) -> int:
+    """The present event's keys number `first` to `last - 1` together; `ranks` is where their ranks are, -1: by rank."""
+    row, total, largest = m[LINE] * m[EXPERTS], 0, 0
+    for number in range(first, last):
+        rank = row + (number if ranks < 0 else m[ranks + number])
+        tokens = m[m[PREFILL] + rank] + m[m[DECODE] + rank]
+        total += tokens
+        largest = max(largest, tokens)
+    return _cost(m, C_EXPERTS, total, last - first, largest)
+
+
+# ---- what the step asks for
+
+
+@njit
+def _gather(m: np.ndarray, chosen: np.ndarray) -> None:
+    """Experts of each row by first use (position, then slot), and their tokens (`moesim.sim.work`)."""
+    _, rows, width = chosen.shape
+    which, found, place, experts = m[WHICH], m[FOUND], m[PLACE], m[EXPERTS]
+    for row in range(rows):
+        for rank in range(row * experts, row * experts + m[found + row]):
+            m[place + row * experts + m[which + rank]] = 0
+        m[found + row] = 0
+    m[PREFILL_TOKENS] = m[DECODE_TOKENS] = 0
+    for part in range(m[REQUESTS]):
+        of = m[ASKED] + 4 * part
+        first, tokens = m[of], m[of + 2]
+        m[PREFILL_TOKENS if m[of + 3] else DECODE_TOKENS] += tokens
+        counts = m[PREFILL if m[of + 3] else DECODE]
+        for token in range(first, first + tokens):
+            for row in range(rows):
+                for slot in range(width):
+                    expert = chosen[token, row, slot]
+                    if expert < 0:
+                        continue
+                    at = place + row * experts + expert
+                    if m[at] == 0:
+                        rank = row * experts + m[found + row]
+                        m[found + row] += 1
+                        m[at] = m[found + row]
+                        m[which + rank] = expert
+                        m[m[PREFILL] + rank] = m[m[DECODE] + rank] = 0
+                    m[counts + row * experts + m[at] - 1] += 1
+
+
+# ---- clocks
+
+
+@njit
+def _launch(m: np.ndarray, part: int, cost: int) -> None:
+    """`Engine._kernel`."""
+    m[HOST] += m[LAUNCH]
+    if m[HOST] > m[STREAM]:
+        m[IDLE_HOST] += m[HOST] - m[STREAM]
+        m[STREAM] = m[HOST]
+    m[part] += cost
+    m[STREAM] += cost
+
+
+@njit
+def _synchronise(m: np.ndarray) -> None:
+    m[HOST] = max(m[HOST], m[STREAM]) + m[SYNC]
+    m[IDLE_HOST] += m[HOST] - m[STREAM]
+    m[STREAM] = m[HOST]
+
+
+# ---- the cache
+
+
+@njit
+def _rank(m: np.ndarray, layer: int, expert: int) -> int:
+    """What of `moesim.policy.ranking.Ranking` comes before the stamp: the smallest goes first."""
+    layers = m[LAYERS]
+    if m[BY] == BY_USES:
+        return m[m[USES] + layer * m[EXPERTS] + expert]
+    if m[BY] == BY_NEXT_USE:
+        at = (layer if m[ROWS] > 1 else 0) * m[EXPERTS] + expert
+        if layer > m[LAYER] and m[m[PLACE] + at]:
+            use = m[STEP] * layers + layer
+        else:
+            use = m[m[LATER] + at] * layers + layer
+        limit = FAR if m[HORIZON] < 0 else m[STEP] * layers + m[LAYER] + m[HORIZON] + 1
+        return -use if use < limit else -FAR
+    return 0
+
+
+@njit
+def _before(rank: int, stamp: int, other_rank: int, other_stamp: int) -> bool:
+    return rank < other_rank or (rank == other_rank and stamp < other_stamp)
+
+
+@njit
+def _look_up(m: np.ndarray, layer: int) -> None:
+    """Of a layer's keys that the present event does not need, the first to go."""
+    experts, stamp = m[EXPERTS], m[STAMP]
+    here, place = m[HERE] + layer * experts, m[PLACE] + m[LINE] * experts
+    present, best, best_rank, best_stamp = layer == m[LAYER], -1, 0, 0
+    for expert in range(experts):
+        if m[here + expert] and not (present and m[place + expert]):
+            key = layer * experts + expert
+            rank = _rank(m, layer, expert)
+            if best < 0 or _before(rank, m[stamp + key], best_rank, best_stamp):
+                best, best_rank, best_stamp = key, rank, m[stamp + key]
+    m[m[BEST] + layer], m[m[BEST_RANK] + layer], m[m[BEST_STAMP] + layer] = best, best_rank, best_stamp
+    m[m[STALE] + layer] = 0
+
+
+@njit
+def _victim(m: np.ndarray) -> int:
+    """A key that the present event does not need, else one that has run in it; -1 if there is none."""
+    experts, layer = m[EXPERTS], m[LAYER]
+    key, rank, stamp = -1, 0, 0
+    first, last = (0, m[LAYERS]) if m[POOLS] == 1 else (layer, layer + 1)
+    for other in range(first, last):
+        best = m[m[BEST] + other]
+        if best >= 0 and m[m[BEST_RANK] + other] == -FAR and m[HORIZON] >= 0:
+            # Beyond the horizon when it was looked up; as time goes by it may have come within.
+            m[m[STALE] + other] |= _rank(m, other, best - other * experts) != -FAR
+        if m[m[STALE] + other]:
+            _look_up(m, other)
+            best = m[m[BEST] + other]
+        if best >= 0 and (key < 0 or _before(m[m[BEST_RANK] + other], m[m[BEST_STAMP] + other], rank, stamp)):
+            key, rank, stamp = best, m[m[BEST_RANK] + other], m[m[BEST_STAMP] + other]
+    if key < 0:
+        for number in range(m[RELEASED]):
+            expert = m[m[WHICH] + m[LINE] * experts + m[m[READIES] + number]]
+            own = layer * experts + expert
+            if m[m[HERE] + own]:
+                own_rank, own_stamp = _rank(m, layer, expert), m[m[STAMP] + own]
+                if key < 0 or _before(own_rank, own_stamp, rank, stamp):
+                    key, rank, stamp = own, own_rank, own_stamp
+    return key
+
+
+@njit
+def _make_room(m: np.ndarray, key: int) -> bool:
+    """`ExpertCache.make_room` of a demand."""
+    used = m[USED] + m[POOL]
+    if m[used] == m[m[SLOTS] + m[POOL]]:
+        victim = _victim(m)
+        if victim < 0:
+            return False
+        m[m[HERE] + victim] = 0
+        m[m[STALE] + victim // m[EXPERTS]] = 1
+        m[EVICTIONS] += 1
+        m[used] -= 1
+    m[m[HERE] + key] = 1
+    m[used] += 1
+    m[LOADS] += 1
+    m[DEMAND_BYTES] += m[KEY_BYTES]
+    if m[AT_INSERTION]:
+        m[TICK] += 1
+        m[m[STAMP] + key] = m[TICK]
+    return True
+
+
+# ---- the link (`moesim.sim.link.Link`, demands only)
+
+
+@njit
+def _opening(m: np.ndarray) -> int:
+    if m[SUBMITTED] == m[DEMANDED] or m[BLOCKED_UNTIL] == NEVER:
+        return NEVER
+    return max(m[m[AT] + m[SUBMITTED]], m[BLOCKED_UNTIL], m[m[ENDS]])
+
+
+@njit
+def _next_landing(m: np.ndarray) -> int:
+    return m[m[LANDS] + m[LANDED]] if m[LANDED] < m[SUBMITTED] else NEVER
+
+
+@njit
+def _pump(m: np.ndarray, now: int) -> None:
+    while _opening(m) <= now:
+        rank = m[LINE] * m[EXPERTS] + m[m[MISSING] + m[SUBMITTED]]
+        if not _make_room(m, m[LAYER] * m[EXPERTS] + m[m[WHICH] + rank]):
+            m[BLOCKED_UNTIL] = NEVER
+            return
+        oldest, newest = m[ENDS], m[ENDS] + m[IN_FLIGHT] - 1
+        end = max(m[newest], now)
+        for chunk in range(m[CHUNKS], m[CHUNKS] + m[CHUNK_COUNT]):
+            end += m[chunk]
+            m[LINK_BUSY] += m[chunk]
+            for at in range(oldest, newest):
+                m[at] = m[at + 1]
+            m[newest] = end
+        m[m[LANDS] + m[SUBMITTED]] = end
+        m[SUBMITTED] += 1
+
+
+@njit
+def _land(m: np.ndarray, now: int) -> None:
+    m[m[READIES] + m[READY]] = m[m[MISSING] + m[LANDED]]
+    m[READY] += 1
+    m[LANDED] += 1
+    if m[BLOCKED_UNTIL] == NEVER:
+        m[BLOCKED_UNTIL] = now
+
+
+@njit
+def _follow(m: np.ndarray, until: int, latest: int) -> None:
+    """`Link.advance`: submissions before `until` and landings up to `latest`."""
+    while True:
+        end, opening = _next_landing(m), _opening(m)
+        if end <= opening:
+            if end > latest:
+                return
+            _land(m, end)
+        elif opening < until:
+            _pump(m, opening)
+        else:
+            return
+
+
+@njit
+def _advance(m: np.ndarray, now: int) -> None:
+    """`Engine._advance`."""
+    end = m[RUNNING_UNTIL]
+    if end <= now:
+        _follow(m, end, end - 1)
+        m[RELEASED], m[RUNNING_UNTIL] = m[RAN], NEVER
+        if m[BLOCKED_UNTIL] == NEVER:
+            m[BLOCKED_UNTIL] = end
+    _follow(m, now, now)
+
+
+# ---- a layer event
+
+
+@njit
+def _run_group(m: np.ndarray) -> None:
+    """Run all that is ready and has not run."""
+    m[HOST] = max(m[HOST], m[STREAM])
+    _launch(m, EXPERT, _experts(m, m[READIES], m[RAN], m[READY]))
+    m[RAN], m[RUNNING_UNTIL] = m[READY], m[STREAM]
+
+
+@njit
+def _wait(m: np.ndarray) -> None:
+    """`Engine._wait`: to the next landing or, if nothing will come by itself, a wave."""
+    free = max(m[STREAM], m[HOST])
+    now, landed = free, m[LANDED]
+    while m[LANDED] == landed:
+        end, opening = _next_landing(m), _opening(m)
+        now = min(end, opening)
+        if now == NEVER:
+            if m[READY] == m[RAN]:
+                m[FAILED], m[RAN] = STUCK, m[NEEDED]
+            else:
+                _run_group(m)
+            return
+        if end <= opening:
+            _land(m, end)
+        else:
+            _pump(m, opening)
+    m[IDLE_HOST] += free - m[STREAM]
+    m[MISS_STALL] += max(0, now - free)
+    m[STREAM] = max(free, now)
+    m[HOST] = max(m[HOST], now)
+
+
+@njit
+def _load_and_run(m: np.ndarray, missing: int, now: int) -> None:
+    """`Engine._load_and_run`; `missing` of the event's keys are not there."""
+    needed = m[NEEDED]
+    m[WAVES] += needed > m[m[SLOTS] + m[POOL]]
+    m[RAN] = m[RELEASED] = m[DEMANDED] = m[SUBMITTED] = m[LANDED] = m[BLOCKED_UNTIL] = 0
+    m[RUNNING_UNTIL] = NEVER
+    for end in range(m[ENDS], m[ENDS] + m[IN_FLIGHT]):
+        m[end] = 0
+    m[HOST] = max(m[HOST], now)
+    for number in range(missing):
+        m[HOST] += m[SUBMIT]
+        _advance(m, m[HOST])
+        m[m[AT] + number] = m[HOST]
+        m[DEMANDED] = number + 1
+        _pump(m, m[HOST])
+    while m[RAN] < needed:
+        _advance(m, max(m[STREAM], m[HOST]))
+        if m[READY] > m[RAN] and (m[READY] == needed or not m[BARRIER]):
+            _run_group(m)
+        else:
+            _wait(m)
+
+
+@njit
+def _use(m: np.ndarray) -> int:
+    """Class, count and use the keys of the present event; returns how many are missing."""
+    row, base, size = m[LINE] * m[EXPERTS], m[LAYER] * m[EXPERTS], m[KEY_BYTES]
+    missing = ready = 0
+    for rank in range(m[NEEDED]):
+        key = base + m[m[WHICH] + row + rank]
+        prefill, decode = m[m[PREFILL] + row + rank], m[m[DECODE] + row + rank]
+        if m[m[HERE] + key]:
+            at = REUSE
+            m[m[READIES] + ready] = rank
+            ready += 1
+        else:
+            at = MISS
+            m[m[MISSING] + missing] = rank
+            missing += 1
+        phase = 0 if prefill else 1
+        m[at + phase] += 1
+        m[at + 2] += prefill
+        m[at + 3] += decode
+        m[at + 4 + phase] += size
+        m[m[USES] + key] += 1
+        if not m[AT_INSERTION]:
+            m[TICK] += 1
+            m[m[STAMP] + key] = m[TICK]
+    m[READY] = ready
+    return missing
+
+
+@njit
+def _layer(m: np.ndarray, layer: int, attention: int, rest: int, gate: int) -> None:
+    _launch(m, ATTENTION, attention)
+    m[REST] += rest
+    m[STREAM] += rest
+    if m[LAYERWISE]:
+        _launch(m, GATE, gate)
+        _synchronise(m)
+    now = max(m[STREAM], m[HOST])
+    m[LAYER] = layer
+    m[LINE] = layer if m[ROWS] > 1 else 0
+    m[POOL] = layer if m[POOLS] > 1 else 0
+    m[NEEDED] = m[m[FOUND] + m[LINE]]
+    m[UNIQUE] += m[NEEDED]
+    if m[NEEDED]:
+        missing = _use(m)
+        m[m[STALE] + layer] = 1
+        if missing:
+            _load_and_run(m, missing, now)
+            m[m[STALE] + layer] = 1
+        else:
+            _launch(m, EXPERT, _experts(m, -1, 0, m[NEEDED]))
+
+
+# ---- a step
+
+
+@njit
+def _check(m: np.ndarray) -> int:
+    """Conservation: the step's parts, loads and evictions, and under CHECK every pool."""
+    if m[PARTS:COUNTS].sum() != m[END] - m[START]:
+        return NO_SUM
+    if m[LOADS] - m[EVICTIONS] != m[m[USED] : m[USED] + m[POOLS]].sum():
+        return NO_BALANCE
+    if m[CHECK]:
+        each = m[LAYERS] * m[EXPERTS] // m[POOLS]
+        for pool in range(m[POOLS]):
+            held = m[m[HERE] + pool * each : m[HERE] + (pool + 1) * each].sum()
+            if held != m[m[USED] + pool] or held > m[m[SLOTS] + pool]:
+                return NO_BALANCE
+    return FINE
+
+
+def _compiled(digest: int) -> Callable[..., Any]:
+    """The entry, closed over a digest of this file: numba files what it compiled under what a function closes over."""
+
+    def step(m: np.ndarray, chosen: np.ndarray, number: int, start: int, parts: int, sampled: int, routed: int) -> int:
+        """Run step `number`, whose parts are in ASKED; `sampled` of them yield a token, `routed` go on after it.
+
+        `chosen` are the experts of the trace, int16 [tokens, rows, k]. Returns FINE or what is wrong; the row of the
+        log is at BOOK.
+        """
+        m[STEP], m[START], m[REQUESTS] = number, start, parts
+        m[PARTS:COUNTS] = 0
+        m[STREAM] = start
+        m[HOST] = max(m[HOST], start) + m[DECISION]
+        _gather(m, chosen)
+        if m[BY] == BY_NEXT_USE:
+            m[m[STALE] : m[STALE] + m[LAYERS]] = 1
+        tokens = m[PREFILL_TOKENS] + m[DECODE_TOKENS]
+        attention, rest = _attention(m), _cost(m, C_REST, tokens, 0, 0)
+        gate = _cost(m, C_GATE, tokens, 0, 0) if m[LAYERWISE] else 0
+        router = _cost(m, C_ROUTER, routed, 0, 0) if m[ROUTED] else 0
+        for layer in range(m[LAYERS]):
+            _layer(m, layer, attention, rest, gate)
+        _launch(m, REST, _cost(m, C_STEP, sampled, 0, 0))
+        _synchronise(m)
+        m[SAMPLED_AT] = m[STREAM]
+        if router:
+            _launch(m, ROUTER, router)
+            _synchronise(m)
+        m[END] = m[STREAM]
+        return m[FAILED] if m[FAILED] != FINE or digest < 0 else _check(m)
+
+    try:
+        return njit(cache=True)(step)
+    except RuntimeError:  # nowhere to keep what was compiled
+        return njit(step)
+
+
+step = _compiled(zlib.crc32(Path(__file__).read_bytes()))

@@ -114,6 +114,7 @@ def _state(
 
     shape, cache, costs, rows = inputs.shape, setup.cache, inputs.costs, inputs.trace.experts.shape[1]
     chunks, layers, experts = setup.link.chunks(cache.sizes[0]), shape.layers, shape.experts
+    leaves = 1 << (layers - 1).bit_length()
     decoupled = inputs.trace.meta.router == "decoupled"
     by = {"": kernel.BY_STAMP, "uses": kernel.BY_USES, "next_use": kernel.BY_NEXT_USE}
     constants = {
@@ -135,16 +136,22 @@ def _state(
         "check": check,
         "chunk_count": len(chunks),
         "in_flight": config.machine.copies_in_flight,
+        "leaves": leaves,
     }
     here = np.frombuffer(cache.state, dtype=np.uint8) > 0
     sizes = dict.fromkeys(("expert", "prefill", "decode", "place", "later"), rows * experts)
-    sizes |= dict.fromkeys(("stamp", "uses"), layers * experts)
-    sizes |= dict.fromkeys(("best", "best_rank", "best_stamp"), layers)
+    sizes |= dict.fromkeys(("stamp", "uses", "rank_of", "heap"), layers * experts)
+    sizes |= {"length": layers, "marked": layers, "stale": layers, "known": 2 * kernel.REMEMBERED}
     sizes |= dict.fromkeys(("ready", "missing", "at", "lands"), experts)
     sizes |= {"asked": 4 * config.scheduler.max_requests, "found": rows, "ends": constants["in_flight"]}
     areas = {name: np.zeros(size, dtype=np.int64) for name, size in sizes.items()}
     areas |= zip(("grids", "points", "times"), costs.flat(), strict=True)
-    areas["here"], areas["stale"], areas["chunks"] = here, np.ones(layers, dtype=np.int64), np.array(chunks)
+    areas["top_rank"] = areas["top_stamp"] = np.full(leaves, kernel.NEVER)
+    tree = [0] * leaves + list(range(leaves))
+    for node in range(leaves - 1, 0, -1):
+        tree[node] = tree[2 * node]
+    areas["tree"] = np.array(tree)
+    areas["here"], areas["chunks"] = here, np.array(chunks)
     areas["slots"] = np.array([capacity // cache.sizes[0] for capacity in cache.capacity])
     areas["used"] = here.reshape(len(cache.capacity), -1).sum(axis=1)
     return constants, areas

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numba import njit
+from numba import njit, types
 
 NEVER = 1 << 62
 FAR = 1 << 60
@@ -25,20 +25,20 @@ BY_STAMP, BY_USES, BY_NEXT_USE = range(3)
 
 CONSTANTS = (
     "launch sync submit decision layers experts rows pools layerwise routed barrier key_bytes by at_insertion horizon "
-    "check chunk_count in_flight"
+    "check chunk_count in_flight leaves"
 ).split()
 (LAUNCH, SYNC, SUBMIT, DECISION, LAYERS, EXPERTS, ROWS, POOLS, LAYERWISE, ROUTED, BARRIER, KEY_BYTES, BY, AT_INSERTION,
- HORIZON, CHECK, CHUNK_COUNT, IN_FLIGHT) = range(18)  # fmt: skip
+ HORIZON, CHECK, CHUNK_COUNT, IN_FLIGHT, LEAVES) = range(19)  # fmt: skip
 """what does not change in a run: costs in ns and bytes; sizes; what the machine and the policy are like"""
 
-STREAM, HOST, SAMPLED_AT, TICK, LOADS = range(18, 23)
-"""clocks in ns; ticks of recency; keys loaded"""
-(LAYER, LINE, POOL, NEEDED, READY, RAN, RELEASED, RUNNING_UNTIL, DEMANDED, SUBMITTED, LANDED, BLOCKED_UNTIL) = range(23, 35)  # fmt: skip # noqa: E501
+STREAM, HOST, SAMPLED_AT, TICK, LOADS, MARKS = range(19, 25)
+"""clocks in ns; ticks of recency; keys loaded; layers in MARKED"""
+(LAYER, LINE, POOL, NEEDED, READY, RAN, RELEASED, RUNNING_UNTIL, DEMANDED, SUBMITTED, LANDED, BLOCKED_UNTIL) = range(25, 37)  # fmt: skip # noqa: E501
 """of the present layer event: its layer, row and pool, and how far it is, in numbers of its keys"""
-FAILED, COMPONENT, ARGUMENT = 35, 36, 37
+FAILED, COMPONENT, ARGUMENT = 37, 38, 39
 """what went wrong: a cost that the table does not have, and its three arguments"""
 
-BOOK = 40
+BOOK = 42
 """the row of moesim.sim.log.StepLog"""
 STEP, START, END, PREFILL_TOKENS, DECODE_TOKENS, REQUESTS = range(BOOK, BOOK + 6)
 PARTS = BOOK + 6
@@ -49,20 +49,24 @@ DEMAND_BYTES, LINK_BUSY, EVICTIONS, WAVES, UNIQUE = COUNTS + 24, COUNTS + 27, CO
 BOOK_END = COUNTS + 32
 
 AREAS = (
-    "asked expert prefill decode found place here stamp uses later slots used best best_rank best_stamp stale ready "
-    "missing at lands chunks ends grids points times"
+    "asked expert prefill decode found place here stamp uses later slots used rank_of heap length top_rank top_stamp tree stale marked ready "
+    "missing at lands chunks ends grids points times known"
 ).split()
 """Areas: parts of the step [parts, 4]: row of the trace, position, tokens, whether prefill; experts of each row by
 first use and their tokens [rows, experts], how many [rows], and 1 + an expert's place among them; whether a key occupies
 its bytes, its stamp, its uses [keys]; the step that uses an expert next after this one [rows, experts] (see
-`Foresight.begin`); slots of each pool; of each layer, the first of those keys to go that the present event does not
-need, and whether that has to be looked up anew; keys of the present event by number: those ready by rank, those missing
+`Foresight.begin`); slots of each pool, and used ones; a key's rank when it was last asked for [keys]; each layer's keys
+that the present event does not need as a heap, the first to go on top [layers, experts], its length, rank and stamp of
+its top, and whether it has to be made anew [layers]; a tree of matches between those tops, won by the first to go
+[2 * leaves]; layers whose heap has to be made anew; keys of the present event by number: those ready by rank, those missing
 by rank, when they were demanded and when they land; cost of a key's chunks; ends of the last chunks, oldest first; the
-cost table (`CostTable.flat`)"""
-(ASKED, WHICH, PREFILL, DECODE, FOUND, PLACE, HERE, STAMP, USES, LATER, SLOTS, USED, BEST, BEST_RANK, BEST_STAMP, STALE,
- READIES, MISSING, AT, LANDS, CHUNKS, ENDS, GRIDS, POINTS, TIMES) = range(BOOK_END, BOOK_END + 25)  # fmt: skip
-START_OF_AREAS = BOOK_END + 25
+cost table (`CostTable.flat`), and times of experts that were asked for [REMEMBERED, 2]"""
+(ASKED, WHICH, PREFILL, DECODE, FOUND, PLACE, HERE, STAMP, USES, LATER, SLOTS, USED, RANK_OF, HEAP, LENGTH, TOP_RANK,
+ TOP_STAMP, TREE, STALE, MARKED, READIES, MISSING, AT, LANDS, CHUNKS, ENDS, GRIDS, POINTS, TIMES, KNOWN) = range(BOOK_END, BOOK_END + 30)  # fmt: skip
+START_OF_AREAS = BOOK_END + 30
 
+REMEMBERED = 1024
+"""times of experts that are kept, one for each remainder of a hash"""
 C_PREFILL, C_DECODE, C_REST, C_GATE, C_ROUTER, C_EXPERTS, C_STEP = range(7)
 """components of the cost table"""
 
@@ -144,7 +148,11 @@ def _experts(m: np.ndarray, ranks: int, first: int, last: int) -> int:
         tokens = m[m[PREFILL] + rank] + m[m[DECODE] + rank]
         total += tokens
         largest = max(largest, tokens)
-    return _cost(m, C_EXPERTS, total, last - first, largest)
+    asked = (total << 40) + ((last - first) << 20) + largest
+    known = m[KNOWN] + 2 * ((asked * 0x9E3779B97F4A7C1 >> 40) & (REMEMBERED - 1))
+    if m[known] != asked:
+        m[known], m[known + 1] = asked, _cost(m, C_EXPERTS, total, last - first, largest)
+    return m[known + 1]
 
 
 # ---- what the step asks for
@@ -228,45 +236,119 @@ def _before(rank: int, stamp: int, other_rank: int, other_stamp: int) -> bool:
 
 
 @njit
-def _look_up(m: np.ndarray, layer: int) -> None:
-    """Of a layer's keys that the present event does not need, the first to go."""
-    experts, stamp = m[EXPERTS], m[STAMP]
-    here, place = m[HERE] + layer * experts, m[PLACE] + m[LINE] * experts
-    present, best, best_rank, best_stamp = layer == m[LAYER], -1, 0, 0
+def _sift(m: np.ndarray, heap: int, length: int, hole: int, key: int) -> None:
+    """Let `key` sink from `hole` to its place in the heap at `heap`; the first to go is on top."""
+    ranks, stamps = m[RANK_OF], m[STAMP]
+    rank, stamp = m[ranks + key], m[stamps + key]
+    child = 2 * hole + 1
+    while child < length:
+        below = m[heap + child]
+        if child + 1 < length:
+            other = m[heap + child + 1]
+            if _before(m[ranks + other], m[stamps + other], m[ranks + below], m[stamps + below]):
+                child, below = child + 1, other
+        if not _before(m[ranks + below], m[stamps + below], rank, stamp):
+            break
+        m[heap + hole] = below
+        hole, child = child, 2 * child + 1
+    m[heap + hole] = key
+
+
+@njit
+def _order(m: np.ndarray, layer: int) -> None:
+    """Make the heap of a layer's keys that are here and that the present event does not need."""
+    experts, ranks = m[EXPERTS], m[RANK_OF]
+    base, present = layer * experts, layer == m[LAYER]
+    heap, here, place = m[HEAP] + base, m[HERE] + base, m[PLACE] + m[LINE] * experts
+    length = 0
     for expert in range(experts):
         if m[here + expert] and not (present and m[place + expert]):
-            key = layer * experts + expert
-            rank = _rank(m, layer, expert)
-            if best < 0 or _before(rank, m[stamp + key], best_rank, best_stamp):
-                best, best_rank, best_stamp = key, rank, m[stamp + key]
-    m[m[BEST] + layer], m[m[BEST_RANK] + layer], m[m[BEST_STAMP] + layer] = best, best_rank, best_stamp
+            m[heap + length] = base + expert
+            m[ranks + base + expert] = _rank(m, layer, expert)
+            length += 1
+    for hole in range(length // 2 - 1, -1, -1):
+        _sift(m, heap, length, hole, m[heap + hole])
     m[m[STALE] + layer] = 0
+    _top(m, layer, length)
+
+
+@njit
+def _top(m: np.ndarray, layer: int, length: int) -> None:
+    """Note the top of a layer's heap of `length` keys and, where layers share a pool, play its matches anew."""
+    ranks, stamps, tree = m[TOP_RANK], m[TOP_STAMP], m[TREE]
+    key = m[m[HEAP] + layer * m[EXPERTS]]
+    m[m[LENGTH] + layer] = length
+    m[ranks + layer] = m[m[RANK_OF] + key] if length else NEVER
+    m[stamps + layer] = m[m[STAMP] + key] if length else NEVER
+    node = (m[LEAVES] + layer) >> 1 if m[POOLS] == 1 else 0
+    while node:
+        one, other = m[tree + 2 * node], m[tree + 2 * node + 1]
+        wins = _before(m[ranks + other], m[stamps + other], m[ranks + one], m[stamps + one])
+        m[tree + node] = other if wins else one
+        node >>= 1
+
+
+@njit
+def _mark(m: np.ndarray, layer: int) -> None:
+    """The layer's heap is not up to date."""
+    if not m[m[STALE] + layer]:
+        m[m[STALE] + layer] = 1
+        m[m[MARKED] + m[MARKS]] = layer
+        m[MARKS] += 1
+
+
+@njit
+def _leader(m: np.ndarray) -> int:
+    """The layer whose top is the first to go of the present pool; ranks are brought up to date on the way."""
+    while True:
+        if m[POOLS] > 1:
+            layer = m[LAYER]
+            if m[m[STALE] + layer]:
+                m[MARKS] = 0
+                _order(m, layer)
+        else:
+            while m[MARKS]:
+                m[MARKS] -= 1
+                _order(m, m[m[MARKED] + m[MARKS]])
+            layer = m[m[TREE] + 1]
+        if m[HORIZON] < 0 or m[m[TOP_RANK] + layer] != -FAR:
+            return layer
+        # A key that was beyond the horizon when it was ranked may have come within; it only ever moves back in line.
+        heap = m[HEAP] + layer * m[EXPERTS]
+        key = m[heap]
+        rank = _rank(m, layer, key - layer * m[EXPERTS])
+        if rank == -FAR:
+            return layer
+        m[m[RANK_OF] + key] = rank
+        _sift(m, heap, m[m[LENGTH] + layer], 0, key)
+        _top(m, layer, m[m[LENGTH] + layer])
 
 
 @njit
 def _victim(m: np.ndarray) -> int:
-    """A key that the present event does not need, else one that has run in it; -1 if there is none."""
-    experts, layer = m[EXPERTS], m[LAYER]
+    """Take a key that the present event does not need, else one that has run in it; -1 if there is none."""
+    layer = _leader(m)
+    heap, length = m[HEAP] + layer * m[EXPERTS], m[m[LENGTH] + layer] - 1
+    if length < 0:
+        return _released(m)
+    key = m[heap]
+    if length:
+        _sift(m, heap, length, 0, m[heap + length])
+    _top(m, layer, length)
+    return key
+
+
+@njit
+def _released(m: np.ndarray) -> int:
+    """Of the keys that have run in the present event, the first to go."""
     key, rank, stamp = -1, 0, 0
-    first, last = (0, m[LAYERS]) if m[POOLS] == 1 else (layer, layer + 1)
-    for other in range(first, last):
-        best = m[m[BEST] + other]
-        if best >= 0 and m[m[BEST_RANK] + other] == -FAR and m[HORIZON] >= 0:
-            # Beyond the horizon when it was looked up; as time goes by it may have come within.
-            m[m[STALE] + other] |= _rank(m, other, best - other * experts) != -FAR
-        if m[m[STALE] + other]:
-            _look_up(m, other)
-            best = m[m[BEST] + other]
-        if best >= 0 and (key < 0 or _before(m[m[BEST_RANK] + other], m[m[BEST_STAMP] + other], rank, stamp)):
-            key, rank, stamp = best, m[m[BEST_RANK] + other], m[m[BEST_STAMP] + other]
-    if key < 0:
-        for number in range(m[RELEASED]):
-            expert = m[m[WHICH] + m[LINE] * experts + m[m[READIES] + number]]
-            own = layer * experts + expert
-            if m[m[HERE] + own]:
-                own_rank, own_stamp = _rank(m, layer, expert), m[m[STAMP] + own]
-                if key < 0 or _before(own_rank, own_stamp, rank, stamp):
-                    key, rank, stamp = own, own_rank, own_stamp
+    for number in range(m[RELEASED]):
+        expert = m[m[WHICH] + m[LINE] * m[EXPERTS] + m[m[READIES] + number]]
+        own = m[LAYER] * m[EXPERTS] + expert
+        if m[m[HERE] + own]:
+            own_rank, own_stamp = _rank(m, m[LAYER], expert), m[m[STAMP] + own]
+            if key < 0 or _before(own_rank, own_stamp, rank, stamp):
+                key, rank, stamp = own, own_rank, own_stamp
     return key
 
 
@@ -279,7 +361,6 @@ def _make_room(m: np.ndarray, key: int) -> bool:
         if victim < 0:
             return False
         m[m[HERE] + victim] = 0
-        m[m[STALE] + victim // m[EXPERTS]] = 1
         m[EVICTIONS] += 1
         m[used] -= 1
     m[m[HERE] + key] = 1
@@ -466,10 +547,10 @@ def _layer(m: np.ndarray, layer: int, attention: int, rest: int, gate: int) -> N
     m[UNIQUE] += m[NEEDED]
     if m[NEEDED]:
         missing = _use(m)
-        m[m[STALE] + layer] = 1
+        _mark(m, layer)
         if missing:
             _load_and_run(m, missing, now)
-            m[m[STALE] + layer] = 1
+            _mark(m, layer)
         else:
             _launch(m, EXPERT, _experts(m, -1, 0, m[NEEDED]))
 
@@ -493,6 +574,9 @@ def _check(m: np.ndarray) -> int:
     return FINE
 
 
+SIGNATURE = types.int64(types.int64[::1], types.Array(types.int16, 3, "C", readonly=True), *[types.int64] * 5)
+
+
 def _compiled(digest: int) -> Callable[..., Any]:
     """The entry, closed over a digest of this file: numba files what it compiled under what a function closes over."""
 
@@ -508,7 +592,8 @@ def _compiled(digest: int) -> Callable[..., Any]:
         m[HOST] = max(m[HOST], start) + m[DECISION]
         _gather(m, chosen)
         if m[BY] == BY_NEXT_USE:
-            m[m[STALE] : m[STALE] + m[LAYERS]] = 1
+            for layer in range(m[LAYERS]):
+                _mark(m, layer)
         tokens = m[PREFILL_TOKENS] + m[DECODE_TOKENS]
         attention, rest = _attention(m), _cost(m, C_REST, tokens, 0, 0)
         gate = _cost(m, C_GATE, tokens, 0, 0) if m[LAYERWISE] else 0
@@ -525,9 +610,9 @@ def _compiled(digest: int) -> Callable[..., Any]:
         return m[FAILED] if m[FAILED] != FINE or digest < 0 else _check(m)
 
     try:
-        return njit(cache=True)(step)
-    except RuntimeError:  # nowhere to keep what was compiled
-        return njit(step)
+        return njit(SIGNATURE, cache=True)(step)
+    except Exception:  # nowhere to keep what was compiled, or what was kept is damaged
+        return njit(SIGNATURE)(step)
 
 
 step = _compiled(zlib.crc32(Path(__file__).read_bytes()))

@@ -11,7 +11,7 @@ import numpy as np
 from moesim.experiment import Experiment
 from moesim.hardware.costs import CostTable
 from moesim.hardware.files import ARGUMENTS
-from moesim.policy.ranking import Ranking, ranking_of
+from moesim.policy.rule import Rule, rule_of
 from moesim.sim.engine import PARTS
 from moesim.sim.log import COUNTED
 from moesim.sim.setup import Inputs, Setup
@@ -38,16 +38,16 @@ def _ready() -> bool:
 
 
 def fits(config: Experiment, inputs: Inputs, setup: Setup) -> bool:
-    """Whether compiled steps do what this setup would: only demands move keys, of one size, by a ranking."""
-    cache = setup.cache
+    """Whether compiled steps do what this setup would: only demands move keys, of one size, by a rule."""
+    engine, cache = setup.engine, setup.cache
     return (
-        setup.engine.prefetcher is None
-        and config.machine.expert_start != "index"
-        and len(set(cache.sizes)) == 1
-        and len(cache.sizes) == inputs.shape.layers * inputs.shape.experts
-        and not getattr(cache, "staging", 0)
+        engine.prefetcher is None
+        and engine.expert_start != "index"
+        and engine.keys.plain
+        and engine.keys.equal
+        and not cache.staging
         and isinstance(inputs.costs, CostTable)
-        and (bool(cache.there_at_first) or all(ranking_of(policy) is not None for policy in cache.policies))
+        and (bool(cache.there_at_first) or all(rule_of(policy) is not None for policy in cache.policies))
         and find_spec("numba") is not None
     )
 
@@ -60,10 +60,10 @@ class Compiled:
 
         self.kernel = kernel
         self.costs = inputs.costs
-        ranking = ranking_of(setup.cache.policies[0]) or Ranking()
+        rule = rule_of(setup.cache.policies[0]) or Rule()
         self.chosen = np.ascontiguousarray(inputs.trace.experts)[:]
         self.chosen.flags.writeable = False  # as if read from a file: one type is one thing to compile
-        constants, areas = _state(config, inputs, setup, ranking, check)
+        constants, areas = _state(config, inputs, setup, rule, check)
         self.m, at = _laid_out(constants, areas)
         self.asked = self.m[at["asked"] : at["expert"]]
         self.later = self.m[at["later"] : at["slots"]]
@@ -107,7 +107,7 @@ class Compiled:
 
 
 def _state(
-    config: Experiment, inputs: Inputs, setup: Setup, ranking: Ranking, check: bool
+    config: Experiment, inputs: Inputs, setup: Setup, rule: Rule, check: bool
 ) -> tuple[dict[str, int], dict[str, np.ndarray]]:
     """The constants and the areas of the kernel's array."""
     from moesim.sim import kernel
@@ -130,9 +130,9 @@ def _state(
         "routed": decoupled and config.machine.router == "critical",
         "barrier": config.machine.expert_start == "barrier",
         "key_bytes": cache.sizes[0],
-        "by": by[ranking.by],
-        "at_insertion": ranking.stamp == "insertion",
-        "horizon": -1 if ranking.horizon is None else ranking.horizon,
+        "by": by[rule.by],
+        "at_insertion": rule.stamp == "insertion",
+        "horizon": -1 if rule.horizon is None else rule.horizon,
         "check": check,
         "chunk_count": len(chunks),
         "in_flight": config.machine.copies_in_flight,

@@ -45,8 +45,8 @@ PARTS = BOOK + 6
 ATTENTION, REST, GATE, ROUTER, EXPERT, IDLE_HOST, MISS_STALL = range(PARTS, PARTS + 7)
 COUNTS = PARTS + 8
 REUSE, MISS = COUNTS, COUNTS + 18
-DEMAND_BYTES, LINK_BUSY, EVICTIONS, WAVES, UNIQUE = COUNTS + 24, COUNTS + 27, COUNTS + 28, COUNTS + 29, COUNTS + 31
-BOOK_END = COUNTS + 32
+DEMAND_BYTES, LINK_BUSY, EVICTIONS, WAVES, UNIQUE = COUNTS + 24, COUNTS + 27, COUNTS + 28, COUNTS + 29, COUNTS + 33
+BOOK_END = COUNTS + 34
 
 AREAS = (
     "asked expert prefill decode found place here stamp uses later slots used rank_of heap length top_rank top_stamp tree stale marked ready "
@@ -215,7 +215,7 @@ def _synchronise(m: np.ndarray) -> None:
 
 @njit
 def _rank(m: np.ndarray, layer: int, expert: int) -> int:
-    """What of `moesim.policy.ranking.Ranking` comes before the stamp: the smallest goes first."""
+    """What of `moesim.policy.rule.Rule` comes before the stamp: the smallest goes first."""
     layers = m[LAYERS]
     if m[BY] == BY_USES:
         return m[m[USES] + layer * m[EXPERTS] + expert]
@@ -455,27 +455,29 @@ def _run_group(m: np.ndarray) -> None:
 
 
 @njit
-def _wait(m: np.ndarray) -> None:
-    """`Engine._wait`: to the next landing or, if nothing will come by itself, a wave."""
-    free = max(m[STREAM], m[HOST])
-    now, landed = free, m[LANDED]
-    while m[LANDED] == landed:
-        end, opening = _next_landing(m), _opening(m)
-        now = min(end, opening)
-        if now == NEVER:
-            if m[READY] == m[RAN]:
-                m[FAILED], m[RAN] = STUCK, m[NEEDED]
+def _stall(m: np.ndarray) -> None:
+    """`Engine._stall`: to the next landing, or to where none can come: what is there runs then, and makes room."""
+    free = now = max(m[STREAM], m[HOST])
+    landed, stuck = m[LANDED], False
+    while m[LANDED] == landed and not stuck:
+        _pump(m, now)
+        stuck = m[BLOCKED_UNTIL] == NEVER and m[LANDED] == m[SUBMITTED]
+        if not stuck:
+            end, opening = _next_landing(m), _opening(m)
+            now = min(end, opening)
+            if end <= opening:
+                _land(m, end)
             else:
-                _run_group(m)
-            return
-        if end <= opening:
-            _land(m, end)
-        else:
-            _pump(m, opening)
+                _pump(m, opening)
     m[IDLE_HOST] += free - m[STREAM]
     m[MISS_STALL] += max(0, now - free)
     m[STREAM] = max(free, now)
     m[HOST] = max(m[HOST], now)
+    if stuck:
+        if m[READY] == m[RAN]:
+            m[FAILED], m[RAN] = STUCK, m[NEEDED]
+        else:
+            _run_group(m)
 
 
 @njit
@@ -495,11 +497,13 @@ def _load_and_run(m: np.ndarray, missing: int, now: int) -> None:
         m[DEMANDED] = number + 1
         _pump(m, m[HOST])
     while m[RAN] < needed:
-        _advance(m, max(m[STREAM], m[HOST]))
+        at = max(m[STREAM], m[HOST])
+        _advance(m, at)
+        _pump(m, at)
         if m[READY] > m[RAN] and (m[READY] == needed or not m[BARRIER]):
             _run_group(m)
         else:
-            _wait(m)
+            _stall(m)
 
 
 @njit

@@ -97,7 +97,7 @@ class Roll:
             return None
         self.parts = tuple(Part(q.request, q.position, n, not q.decoding) for q, n in chosen)
         self._take(chosen)
-        return make_work(self.parts, server.trace, server.workload.rows)
+        return make_work(self.parts, server.trace, server.workload.sequences)
 
     def _deliver(self) -> int:
         """The step is over: its requests go on or leave; say how many left."""

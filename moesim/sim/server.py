@@ -45,6 +45,8 @@ class Server:
         self.scheduler = Scheduler(made, self.limits)
         self.log = StepLog()
         self.router_free = 0
+        self.rows: list[int] = []
+        """where each request that has arrived starts in the trace"""
         self.tokens_out: list[int] = []
         self.progress: Callable[[int], None] = lambda steps: None
 
@@ -93,8 +95,8 @@ class Server:
                 request = self.workload.requests[part.request]
                 request.started, request.started_step = start, step
         if self.compiled is not None:
-            rows, later = self.workload.rows, laters[0] if laters else None
-            end = self.compiled.run(step, work.parts, rows, start, sampled, continuing, later)
+            later = laters[0] if laters else None
+            end = self.compiled.run(step, work.parts, self.rows, start, sampled, continuing, later)
             self.log.add(self.compiled.book)
         else:
             work.costs = work.costs or self.costs_of(work, sampled, continuing)
@@ -109,7 +111,7 @@ class Server:
         row = [step, start, end, work.prefill_tokens, work.decode_tokens, len(work.parts), *engine.parts]
         row += engine.counts
         row += [cache.demand_bytes, cache.prefetch_bytes, cache.wasted_bytes, link.busy_ns, cache.evictions]
-        return [*row, engine.waves, link.dropped, engine.unique_keys]
+        return [*row, engine.waves, link.dropped, link.cancelled, cache.bypasses, engine.unique_keys]
 
     def deliver(self, yielding: Sequence[Request]) -> int:
         """Hand out the step's tokens; return how many requests are finished."""
@@ -185,6 +187,7 @@ class FreeServer(Server):
     def _arrive(self, request: Request) -> None:
         request.arrival = self.now
         self.arrived += 1
+        self.rows.append(int(self.trace.offsets[request.sequence]))
         self.in_router[request.number] = 0
         request.visible = self.route_aside(request.prompt, self.now)
         self._at(request.visible, [(request.number, 0)])
@@ -207,7 +210,7 @@ class FreeServer(Server):
         start = self.now
         parts = self.scheduler.form()
         visible, self.came_into_view = self.came_into_view, []
-        work = make_work(parts, self.trace, self.workload.rows)
+        work = make_work(parts, self.trace, self.workload.sequences)
         yielding, continuing = self.sampling(parts)
         if self.recording:
             self.frames.append(Frame(tuple(visible), work))
@@ -300,6 +303,7 @@ class ReplayServer(Server):
             if request.arrival < 0 or (request.arrival > until and request.number > last):
                 return
             request.visible = self.ready[request.number] = self.route_aside(request.prompt, request.arrival)
+            self.rows.append(int(self.trace.offsets[request.sequence]))
             self.arrived += 1
 
     def _laters(self, kind: tuple[str, str]) -> Sequence[np.ndarray]:

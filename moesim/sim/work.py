@@ -83,19 +83,20 @@ class Work:
         return layers[0] if len(layers) == 1 else layers[layer]
 
 
-def make_work(parts: tuple[Part, ...], trace: RoutingTrace, rows: Sequence[int]) -> Work:
-    """Work of a step; the tokens of request r are rows of the trace from `rows[r]` on."""
+def make_work(parts: tuple[Part, ...], trace: RoutingTrace, sequences: Sequence[int]) -> Work:
+    """Work of a step whose request `r` replays captured sequence `sequences[r]`."""
     prefill = decode = 0
     for _, _, tokens, of_prefill in parts:
         if of_prefill:
             prefill += tokens
         else:
             decode += tokens
-    return Work(parts, lambda: _layers(parts, trace.experts, rows), prefill, decode)
+    return Work(parts, lambda: _layers(parts, trace, sequences), prefill, decode)
 
 
-def _layers(parts: tuple[Part, ...], experts: np.ndarray, rows: Sequence[int]) -> tuple[LayerWork, ...]:
-    starts = [rows[part.request] + part.start for part in parts]
+def _layers(parts: tuple[Part, ...], trace: RoutingTrace, sequences: Sequence[int]) -> tuple[LayerWork, ...]:
+    experts = trace.experts
+    starts = [trace.offsets[sequences[part.request]] + part.start for part in parts]
     chosen = [experts[row : row + part.tokens] for row, part in zip(starts, parts, strict=True)]
     return tuple(_layer([c[:, layer] for c in chosen], parts) for layer in range(experts.shape[1]))
 

@@ -83,8 +83,6 @@ class Workload:
         self.gaps = stream(seed, replication, "arrivals")
         self.requests: list[Request] = []
         self.sequences: list[int] = []
-        self.rows: list[int] = []
-        """first row of the trace of each request's sequence"""
 
     def __getitem__(self, number: int) -> Request:
         while len(self.requests) <= number:
@@ -116,4 +114,3 @@ class Workload:
             request.arrival = 0
         self.requests.append(request)
         self.sequences.append(sequence)
-        self.rows.append(int(self.trace.offsets[sequence]))

@@ -5,7 +5,7 @@ from collections.abc import Container, Sequence
 import numpy as np
 
 from moesim.policy import FAR, CachePolicy, Pool, View, register
-from moesim.policy.ranking import Ranking
+from moesim.policy.rule import Rule
 
 SMALL = 16
 """pools with fewer resident keys are searched one by one, larger ones as arrays"""
@@ -36,8 +36,8 @@ class Lookahead(CachePolicy):
         self.unknown = unknown
 
     @property
-    def ranking(self) -> Ranking:
-        return Ranking("next_use", horizon=self.horizon)
+    def rule(self) -> Rule:
+        return Rule("next_use", horizon=self.horizon)
 
     def start(self, pool: Pool, view: View) -> None:
         self.view = view

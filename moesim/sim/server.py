@@ -74,16 +74,17 @@ class Server:
             costs.router(routed) if routed else 0,
         )
 
-    def sampling(self, parts: Sequence[Part]) -> tuple[list[Request], list[Request]]:
-        """Requests whose step yields a token, and those of them that go on after it."""
+    def sampling(self, parts: Sequence[Part]) -> tuple[list[Request], list[tuple[Request, int]]]:
+        """Requests whose step yields a token, and those of them that go on after it, with the token's position."""
         requests = self.workload.requests
         yielding, continuing = [], []
         for number, start, tokens, prefill in parts:
             request = requests[number]
-            if not prefill or start + tokens == request.prompt:
+            reached = start + tokens
+            if not prefill or reached == request.prompt:
                 yielding.append(request)
                 if request.produced + 1 < request.output:
-                    continuing.append(request)
+                    continuing.append((request, reached))
         return yielding, continuing
 
     def run_step(
@@ -190,16 +191,19 @@ class FreeServer(Server):
         self.rows.append(int(self.trace.offsets[request.sequence]))
         self.in_router[request.number] = 0
         request.visible = self.route_aside(request.prompt, self.now)
-        self._at(request.visible, [(request.number, 0)])
+        self._at(request.visible, [(request, 0)])
 
-    def _show(self, shown: Sequence[tuple[int, int]]) -> None:
+    def _show(self, shown: Sequence[tuple[Request, int]]) -> None:
         """What these requests have at these positions is there, and routed."""
-        for number, position in shown:
-            self.in_router.pop(number, None)
-            join(self.scheduler, self.workload[number], position, self.trace)
-            self.came_into_view.append(number)
+        for request, position in shown:
+            join(self.scheduler, request, position, self.trace)
+        if self.in_router:
+            for request, _ in shown:
+                self.in_router.pop(request.number, None)
+        if self.recording:
+            self.came_into_view += [request.number for request, _ in shown]
 
-    def _at(self, time: int, shown: Sequence[tuple[int, int]]) -> None:
+    def _at(self, time: int, shown: Sequence[tuple[Request, int]]) -> None:
         """Show these at `time`; SimPy's clock is that of its last event, which may be behind."""
         if time <= self.now:
             self._show(shown)
@@ -209,15 +213,15 @@ class FreeServer(Server):
     def _step(self, step: int) -> None:
         start = self.now
         parts = self.scheduler.form()
-        visible, self.came_into_view = self.came_into_view, []
         work = make_work(parts, self.trace, self.workload.sequences)
         yielding, continuing = self.sampling(parts)
         if self.recording:
-            self.frames.append(Frame(tuple(visible), work))
+            self.frames.append(Frame(tuple(self.came_into_view), work))
+            self.came_into_view = []
         laters = [self._later(step, work, kind) for kind in self.setup.foresights]
         self._reach(self.run_step(step, work, start, len(yielding), len(continuing), laters))
         finished = self.deliver(yielding)
-        self._requeue(work, continuing)
+        self._requeue(continuing)
         self.left += finished
         if self.config.traffic.kind == "closed":
             for _ in range(min(finished, self.config.traffic.requests - self.arrived)):
@@ -226,15 +230,13 @@ class FreeServer(Server):
                     self.after_step[request.number] = step
                 self._arrive(request)
 
-    def _requeue(self, work: Work, continuing: Sequence[Request]) -> None:
+    def _requeue(self, continuing: Sequence[tuple[Request, int]]) -> None:
         """The sampled tokens go to the end of the queue, in the order of the step, once they are routed."""
-        going_on = {request.number for request in continuing}
-        shown = [(number, start + tokens) for number, start, tokens, _ in work.parts if number in going_on]
-        if self.side_router and shown:
-            self.in_router.update(shown)
-            self._at(self.route_aside(len(shown), self.now), shown)
+        if self.side_router and continuing:
+            self.in_router.update((request.number, position) for request, position in continuing)
+            self._at(self.route_aside(len(continuing), self.now), continuing)
         else:
-            self._show(shown)
+            self._show(continuing)
 
     def _later(self, step: int, work: Work, kind: tuple[str, str]) -> np.ndarray:
         """What a foresight of this kind knows beyond the step that starts now."""
@@ -289,7 +291,7 @@ class ReplayServer(Server):
             self.deliver(yielding)
             if self.side_router and continuing:
                 routed = self.route_aside(len(continuing), now)
-                self.ready.update((request.number, routed) for request in continuing)
+                self.ready.update((request.number, routed) for request, _ in continuing)
         self._arrive(now)
         self.scheduler.longest_pass_over = self.schedule.longest_pass_over
 

@@ -481,15 +481,46 @@ def _stall(m: np.ndarray) -> None:
 
 
 @njit
-def _load_and_run(m: np.ndarray, missing: int, now: int) -> None:
+def _load_what_fits(m: np.ndarray, missing: int) -> None:
+    """`_load_in_waves` where the event fits its pool: there is always room, so that copies follow one another."""
+    needed, base, ranks, lands = m[NEEDED], m[LAYER] * m[EXPERTS], m[MISSING], m[LANDS]
+    which, copying, end = m[WHICH] + m[LINE] * m[EXPERTS], 0, 0
+    for chunk in range(m[CHUNKS], m[CHUNKS] + m[CHUNK_COUNT]):
+        copying += m[chunk]
+    for number in range(missing):
+        m[HOST] += m[SUBMIT]
+        _make_room(m, base + m[which + m[ranks + number]])
+        end = max(end, m[HOST]) + copying
+        m[lands + number] = end
+    m[LINK_BUSY] += missing * copying
+    ran = landed = 0
+    while ran < needed:
+        free = max(m[STREAM], m[HOST])
+        while landed < missing and m[lands + landed] <= free:
+            m[m[READIES] + m[READY]] = m[ranks + landed]
+            m[READY] += 1
+            landed += 1
+        if m[READY] == needed or (m[READY] > ran and not m[BARRIER]):
+            m[HOST] = max(m[HOST], m[STREAM])
+            _launch(m, EXPERT, _experts(m, m[READIES], ran, m[READY]))
+            ran = m[READY]
+        else:
+            now = m[lands + landed]
+            m[IDLE_HOST] += free - m[STREAM]
+            m[MISS_STALL] += now - free
+            m[STREAM] = now
+            m[HOST] = max(m[HOST], now)
+
+
+@njit
+def _load_in_waves(m: np.ndarray, missing: int) -> None:
     """`Engine._load_and_run`; `missing` of the event's keys are not there."""
     needed = m[NEEDED]
-    m[WAVES] += needed > m[m[SLOTS] + m[POOL]]
+    m[WAVES] += 1
     m[RAN] = m[RELEASED] = m[DEMANDED] = m[SUBMITTED] = m[LANDED] = m[BLOCKED_UNTIL] = 0
     m[RUNNING_UNTIL] = NEVER
     for end in range(m[ENDS], m[ENDS] + m[IN_FLIGHT]):
         m[end] = 0
-    m[HOST] = max(m[HOST], now)
     for number in range(missing):
         m[HOST] += m[SUBMIT]
         _advance(m, m[HOST])
@@ -553,7 +584,11 @@ def _layer(m: np.ndarray, layer: int, attention: int, rest: int, gate: int) -> N
         missing = _use(m)
         _mark(m, layer)
         if missing:
-            _load_and_run(m, missing, now)
+            m[HOST] = max(m[HOST], now)
+            if m[NEEDED] <= m[m[SLOTS] + m[POOL]]:
+                _load_what_fits(m, missing)
+            else:
+                _load_in_waves(m, missing)
             _mark(m, layer)
         else:
             _launch(m, EXPERT, _experts(m, -1, 0, m[NEEDED]))

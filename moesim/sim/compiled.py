@@ -67,6 +67,8 @@ class Compiled:
         self.m, at = _laid_out(constants, areas)
         self.asked = self.m[at["asked"] : at["expert"]]
         self.later = self.m[at["later"] : at["slots"]]
+        self.foresees = rule.by == "next_use" and rule.horizon != 0
+        """whether `run` needs to be told what comes later"""
         self.book = self.m[kernel.BOOK : kernel.BOOK_END]
         """the step's row of the log"""
 
@@ -75,24 +77,19 @@ class Compiled:
         """When the step's tokens were there."""
         return int(self.m[self.kernel.SAMPLED_AT])
 
-    def run(
-        self,
-        step: int,
-        parts: Sequence[Part],
-        rows: Sequence[int],
-        start: int,
-        sampled: int,
-        continuing: int,
-        later: np.ndarray | None,
-    ) -> int:
-        """Run one step from `start` and return its end. `rows[r]` is where request r starts in the trace."""
+    def ask(self, parts: Sequence[Part], rows: Sequence[int]) -> bool:
+        """Take in a step; whether a key that it needs is not here. `rows[r]` is where request r starts in the trace."""
         flat: list[int] = []
         for request, first, tokens, prefill in parts:
             flat += (rows[request] + first, first, tokens, prefill)
         self.asked[: len(flat)] = flat
+        return bool(self.kernel.ask(self.m, self.chosen, len(parts)))
+
+    def run(self, step: int, start: int, sampled: int, continuing: int, later: np.ndarray | None) -> int:
+        """Run the step that was asked from `start` and return its end; `later` as `Foresight.begin` has it."""
         if later is not None:
             self.later[:] = later.reshape(-1)
-        failed = self.kernel.step(self.m, self.chosen, step, start, len(parts), sampled, continuing)
+        failed = self.kernel.run(self.m, step, start, sampled, continuing)
         if failed:
             self._fail(failed)
         return int(self.m[self.kernel.END])

@@ -4,7 +4,7 @@ The rules are those of docs/model.md; `Engine` with `direct=True` is their defin
 nanosecond. All state is in one int64 array `m`: the names in SCALARS and the row of the log are at fixed places, and
 `m[HERE]` is where the area HERE starts, so that `m[m[HERE] + key]` says whether a key is here. (One array, because
 numba counts references to each array at each call.) Everything is in one file because numba's cache looks at no other;
-only `step` is cached, the rest is compiled into it. Imported only when it is used (moesim.sim.compiled).
+only `ask` and `run` are cached, the rest is compiled into them. Imported only when it is used (moesim.sim.compiled).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from numba import njit, types
 NEVER = 1 << 62
 FAR = 1 << 60
 FINE, NO_COST, STUCK, NO_SUM, NO_BALANCE = range(5)
-"""what `step` returns"""
+"""what `run` returns"""
 BY_STAMP, BY_USES, BY_NEXT_USE = range(3)
 
 CONSTANTS = (
@@ -613,23 +613,37 @@ def _check(m: np.ndarray) -> int:
     return FINE
 
 
-SIGNATURE = types.int64(types.int64[::1], types.Array(types.int16, 3, "C", readonly=True), *[types.int64] * 5)
+ASKS = types.int64(types.int64[::1], types.Array(types.int16, 3, "C", readonly=True), types.int64)
+RUNS = types.int64(types.int64[::1], *[types.int64] * 4)
 
 
-def _compiled(digest: int) -> Callable[..., Any]:
-    """The entry, closed over a digest of this file: numba files what it compiled under what a function closes over."""
+def _entries(digest: int) -> tuple[Callable[..., int], Callable[..., int]]:
+    """What is called from outside, closed over a digest of this file: numba files what it compiled under that, too."""
 
-    def step(m: np.ndarray, chosen: np.ndarray, number: int, start: int, parts: int, sampled: int, routed: int) -> int:
-        """Run step `number`, whose parts are in ASKED; `sampled` of them yield a token, `routed` go on after it.
+    def ask(m: np.ndarray, chosen: np.ndarray, parts: int) -> int:
+        """Take in a step of the parts in ASKED; `chosen` are the experts of the trace, int16 [tokens, rows, k].
 
-        `chosen` are the experts of the trace, int16 [tokens, rows, k]. Returns FINE or what is wrong; the row of the
-        log is at BOOK.
+        Returns whether any key that it needs is not here.
         """
-        m[STEP], m[START], m[REQUESTS] = number, start, parts
+        m[REQUESTS] = parts
+        _gather(m, chosen)
+        for layer in range(m[LAYERS]):
+            row = layer * m[EXPERTS] if m[ROWS] > 1 else 0
+            here = m[HERE] + layer * m[EXPERTS]
+            for rank in range(m[m[FOUND] + (layer if m[ROWS] > 1 else 0)]):
+                if not m[here + m[m[WHICH] + row + rank]]:
+                    return 1
+        return 0 if digest else 1
+
+    def run(m: np.ndarray, step: int, start: int, sampled: int, routed: int) -> int:
+        """Run what was asked: `sampled` parts yield a token, `routed` go on after it.
+
+        Returns FINE or what is wrong; the row of the log is at BOOK.
+        """
+        m[STEP], m[START] = step, start
         m[PARTS:COUNTS] = 0
         m[STREAM] = start
         m[HOST] = max(m[HOST], start) + m[DECISION]
-        _gather(m, chosen)
         if m[BY] == BY_NEXT_USE:
             for layer in range(m[LAYERS]):
                 _mark(m, layer)
@@ -646,12 +660,16 @@ def _compiled(digest: int) -> Callable[..., Any]:
             _launch(m, ROUTER, router)
             _synchronise(m)
         m[END] = m[STREAM]
-        return m[FAILED] if m[FAILED] != FINE or digest < 0 else _check(m)
+        return m[FAILED] if m[FAILED] != FINE or not digest else _check(m)
 
+    return _compiled(ASKS, ask), _compiled(RUNS, run)
+
+
+def _compiled(signature: Any, function: Callable[..., int]) -> Callable[..., int]:
     try:
-        return njit(SIGNATURE, cache=True)(step)
+        return njit(signature, cache=True)(function)
     except Exception:  # nowhere to keep what was compiled, or what was kept is damaged
-        return njit(SIGNATURE)(step)
+        return njit(signature)(function)
 
 
-step = _compiled(zlib.crc32(Path(__file__).read_bytes()))
+ask, run = _entries(zlib.crc32(Path(__file__).read_bytes()))

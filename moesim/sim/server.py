@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
+from functools import partial
 
 import numpy as np
 import simpy
@@ -21,6 +22,9 @@ from moesim.sim.scheduler import Scheduler
 from moesim.sim.setup import Inputs, Setup
 from moesim.sim.work import Part, Work, make_work
 from moesim.sim.workload import Request, Workload
+
+Kind = tuple[str, str]
+"""of foresight: level, and what it assumes of the unknown"""
 
 
 class Server:
@@ -48,6 +52,8 @@ class Server:
         self.rows: list[int] = []
         """where each request that has arrived starts in the trace"""
         self.tokens_out: list[int] = []
+        self.rolls = False
+        """whether what comes later has to be asked at every step, because it is rolled along"""
         self.progress: Callable[[int], None] = lambda steps: None
 
     def route_aside(self, tokens: int, now: int) -> int:
@@ -88,20 +94,23 @@ class Server:
         return yielding, continuing
 
     def run_step(
-        self, step: int, work: Work, start: int, sampled: int, continuing: int, laters: Sequence[np.ndarray]
+        self, step: int, work: Work, start: int, sampled: int, continuing: int, later: Callable[[Kind], np.ndarray]
     ) -> int:
-        """Run the step and log it."""
+        """Run the step and log it; `later` says what a kind of foresight knows beyond it."""
         for part in work.parts:
             if part.start == 0:
                 request = self.workload.requests[part.request]
                 request.started, request.started_step = start, step
-        if self.compiled is not None:
-            later = laters[0] if laters else None
-            end = self.compiled.run(step, work.parts, self.rows, start, sampled, continuing, later)
-            self.log.add(self.compiled.book)
+        compiled, kinds = self.compiled, self.setup.foresights
+        if compiled is not None:
+            # Only a victim is chosen by what comes later, and without a miss there is none.
+            missing = compiled.ask(work.parts, self.rows) or self.rolls
+            known = later(kinds[0]) if missing and compiled.foresees else None
+            end = compiled.run(step, start, sampled, continuing, known)
+            self.log.add(compiled.book)
         else:
             work.costs = work.costs or self.costs_of(work, sampled, continuing)
-            end = self.setup.engine.run(step, work, work.costs, start, laters)
+            end = self.setup.engine.run(step, work, work.costs, start, [later(kind) for kind in kinds])
             self.log.add(self._row(step, start, end, work))
         if step % 100 == 99:
             self.progress(step + 1)
@@ -154,7 +163,9 @@ class FreeServer(Server):
         self.in_router: dict[int, int] = {}
         """position of each request whose prompt or token is there and not routed yet"""
         self.arrived = self.left = 0
+        self.forecaster = Forecaster(self.scheduler.policy, self.limits, self.trace, workload.sequences)
         self.oracle = FreeOracle(self) if any(level == "oracle" for level, _ in setup.foresights) else None
+        self.rolls = self.oracle is not None
 
     def run(self) -> None:
         """Until every request has left or the steps are used up."""
@@ -218,8 +229,8 @@ class FreeServer(Server):
         if self.recording:
             self.frames.append(Frame(tuple(self.came_into_view), work))
             self.came_into_view = []
-        laters = [self._later(step, work, kind) for kind in self.setup.foresights]
-        self._reach(self.run_step(step, work, start, len(yielding), len(continuing), laters))
+        later = partial(self._later, step, work)
+        self._reach(self.run_step(step, work, start, len(yielding), len(continuing), later))
         finished = self.deliver(yielding)
         self._requeue(continuing)
         self.left += finished
@@ -238,7 +249,7 @@ class FreeServer(Server):
         else:
             self._show(continuing)
 
-    def _later(self, step: int, work: Work, kind: tuple[str, str]) -> np.ndarray:
+    def _later(self, step: int, work: Work, kind: Kind) -> np.ndarray:
         """What a foresight of this kind knows beyond the step that starts now."""
         level, unknown = kind
         engine = self.setup.engine
@@ -248,9 +259,8 @@ class FreeServer(Server):
             assert self.oracle is not None
             return self.oracle.later(step, work, unseen)
         if level == "queue":
-            sequences = self.workload.sequences
-            forecaster = Forecaster(self.scheduler.policy, self.limits, self.trace, sequences)
-            coming = forecaster.steps(list(self.scheduler.queue.values()), work.parts, unknown == "persist")
+            queue = list(self.scheduler.queue.values())
+            coming = self.forecaster.steps(queue, work.parts, unknown == "persist")
             return first_uses(coming, step, engine.experts, unseen)
         if unknown == "persist":
             return persisting(work, step, shape, unseen)
@@ -275,17 +285,17 @@ class ReplayServer(Server):
         self.ready: dict[int, int] = {}
         """when a request's prompt or next token is visible"""
         self.ends: list[int] = []
+        self.laters: dict[Kind, Sequence[np.ndarray]] = {}
 
     def run(self) -> None:
         """All recorded steps."""
-        laters = [self._laters(kind) for kind in self.setup.foresights]
         now = 0
         for step, frame in enumerate(self.schedule.frames):
             self._arrive(now, max(frame.visible, default=-1))
             start = max([now, *(self.ready.get(p.request, 0) for p in frame.work.parts)])
             yielding, continuing = self.sampling(frame.work.parts)
-            known = [later[step] for later in laters]
-            now = self.run_step(step, frame.work, start, len(yielding), len(continuing), known)
+            later = partial(self._later, step)
+            now = self.run_step(step, frame.work, start, len(yielding), len(continuing), later)
             self._arrive(now)
             self.ends.append(now)
             self.deliver(yielding)
@@ -308,7 +318,12 @@ class ReplayServer(Server):
             self.rows.append(int(self.trace.offsets[request.sequence]))
             self.arrived += 1
 
-    def _laters(self, kind: tuple[str, str]) -> Sequence[np.ndarray]:
+    def _later(self, step: int, kind: Kind) -> np.ndarray:
+        if kind not in self.laters:
+            self.laters[kind] = self._laters(kind)
+        return self.laters[kind][step]
+
+    def _laters(self, kind: Kind) -> Sequence[np.ndarray]:
         level, unknown = kind
         engine, schedule = self.setup.engine, self.schedule
         unseen = engine.foresights[0].unseen

@@ -7,6 +7,7 @@ form, so this is a strong guess and no bound (docs/model.md); results are labell
 from __future__ import annotations
 
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -98,9 +99,10 @@ class Roll:
         server = self.server
         self.now += self.length
         self._arrive(self._deliver())
-        for _, number, position in [routed for routed in self.in_router if routed[0] <= self.now]:
-            self._ready(number, position)
-        self.in_router = [routed for routed in self.in_router if routed[0] > self.now]
+        if self.in_router:
+            for _, number, position in [routed for routed in self.in_router if routed[0] <= self.now]:
+                self._ready(number, position)
+            self.in_router = [routed for routed in self.in_router if routed[0] > self.now]
         queue = self.queue
         chosen = server.scheduler.policy.form(list(queue.values()), server.limits) if queue else []
         if not chosen:
@@ -111,14 +113,14 @@ class Roll:
 
     def _deliver(self) -> int:
         """The step is over: its requests go on or leave; say how many left."""
-        server, leaving = self.server, 0
-        for part in self.parts:
-            request = server.workload[part.request]
-            if part.prefill and part.start + part.tokens < request.prompt:
+        requests, produced, leaving = self.server.workload.requests, self.produced, 0
+        for number, start, tokens, prefill in self.parts:
+            request, reached = requests[number], start + tokens
+            if prefill and reached < request.prompt:
                 continue
-            self.produced[part.request] += 1
-            if self.produced[part.request] < request.output:
-                self._ready(part.request, part.start + part.tokens)
+            produced[number] += 1
+            if produced[number] < request.output:
+                self._ready(number, reached)
             else:
                 leaving += 1
         return leaving
@@ -142,9 +144,10 @@ class Roll:
 
     def _ready(self, number: int, position: int) -> None:
         """The request's prompt (position 0) or its token at `position` joins the end of the queue."""
-        request = self.server.workload[number]
-        tokens = request.prompt if position == 0 else 1
-        routes = routes_of(self.server.trace, request.sequence, position, tokens)
+        request, trace = self.server.workload.requests[number], self.server.trace
+        tokens = 1 if position else request.prompt
+        sequence = request.sequence
+        routes = partial(routes_of, trace, sequence, position, tokens)
         self.queue[number] = Queued(number, position, 0 if position else tokens, tokens, routes)
 
     def _take(self, chosen: list[tuple[Queued, int]]) -> None:

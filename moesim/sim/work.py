@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from operator import add
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -102,16 +104,18 @@ def _layers(parts: tuple[Part, ...], trace: RoutingTrace, sequences: Sequence[in
 
 
 def _layer(chosen: list[np.ndarray], parts: tuple[Part, ...]) -> LayerWork:
-    prefill: dict[int, int] = {}
-    decode: dict[int, int] = {}
-    order: dict[int, None] = {}
+    ranked: list[int] = []
+    prefill: list[int] = []
+    decode: list[int] = []
     for ids, part in zip(chosen, parts, strict=True):
-        counts = prefill if part.prefill else decode
-        for expert in ids.ravel().tolist():
-            if expert >= 0:
-                counts[expert] = counts.get(expert, 0) + 1
-                order[expert] = None
-    experts = tuple(order)
-    of_prefill = tuple(prefill.get(e, 0) for e in experts)
-    of_decode = tuple(decode.get(e, 0) for e in experts)
-    return LayerWork(experts, of_prefill, of_decode, tuple(p + d for p, d in zip(of_prefill, of_decode, strict=True)))
+        found = ids.ravel().tolist()
+        ranked += found
+        if part.prefill:
+            prefill += found
+        else:
+            decode += found
+    experts = tuple(e for e in dict.fromkeys(ranked) if e >= 0)
+    prefills, decodes = Counter(prefill), Counter(decode)
+    of_prefill = tuple([prefills.get(e, 0) for e in experts])
+    of_decode = tuple([decodes.get(e, 0) for e in experts])
+    return LayerWork(experts, of_prefill, of_decode, tuple(map(add, of_prefill, of_decode)))

@@ -124,6 +124,7 @@ def recording(world: World) -> Iterator[Run]:
         def new_init(self: FreeServer, *args: Any) -> None:
             init(self, *args)
             found.server = self
+            self.recording = True
 
         patch.setattr(Scheduler, "form", new_form)
         patch.setattr(FreeServer, "__init__", new_init)

@@ -16,6 +16,9 @@ class CacheAware(Aged):
     cache to look at: in a frozen schedule, which is recorded with every expert there, it is refused.
     """
 
+    source = "moesim: Read-ME 4.2 with a look at what is resident"
+    cost = "O(queue * tokens)"
+
     level = "queue"
     ages_unstarted = True
 

@@ -10,7 +10,7 @@ from moesim.sim.schedule import routes_of
 from tests.sim.toy import trace
 
 SHOWN = {
-    "history": {"layers", "experts", "step", "layer", "event", "level"},
+    "history": {"layers", "experts", "keys", "layer_of", "step", "layer", "event", "level"},
     "layer": {"current"},
     "step": {"next_uses", "needed", "upcoming"},
     "queue": set(),

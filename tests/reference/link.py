@@ -45,7 +45,8 @@ class Link:
         """under way: started, not landed, not cancelled"""
         self.changed, self.fallen_idle = Signal(clock), Signal(clock)
         self.idle_since: int | None = None
-        """the instant at which it fell idle, if it is idle since and nobody was asked for that"""
+        """the instant at which it fell idle, if it is idle since and nobody has answered since"""
+        self.answered_at = -1
         self.count = memory.count
 
     def cut(self, key: int) -> list[int]:
@@ -94,6 +95,7 @@ class Link:
     def plan(self, keys: Sequence[int]) -> None:
         """Replace what was planned and has not started."""
         self.planned = list(keys)
+        self.idle_since, self.answered_at = None, self.clock.time
         self.kick()
 
     def room_may_have_come(self) -> None:
@@ -181,7 +183,8 @@ class Link:
         self.memory.release(held)
 
     def _fall_idle(self) -> None:
-        if not (self.in_flight or self.demands or self.prefetches or self.planned) and self.idle_since is None:
+        busy = self.in_flight or self.demands or self.prefetches or self.planned
+        if not busy and self.answered_at < self.clock.time:
             self.idle_since = self.clock.time
             self.fallen_idle.fire()
 

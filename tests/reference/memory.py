@@ -206,7 +206,6 @@ class Memory:
             self.count["pushed out before its turn"] += victim in self._spared() - self.event.has_run
             self._waste(victim)
             self._leave(self.holding(victim))
-            self.count["evictions"] += 1
             self.policies[pool].evicted(victim)
         self._occupy(key, pool)
         assert sum(held.size for held in self.inside(pool)) <= self.pools[pool][1]
@@ -227,7 +226,7 @@ class Memory:
 
     def _stage(self, key: int) -> None:
         self._occupy(key, STAGING)
-        self.count["bypassed"] += 1
+        self.count["bypasses"] += 1
         assert len(self.inside(STAGING)) <= self.slots
 
     def _occupy(self, key: int, place: int) -> None:
@@ -241,6 +240,7 @@ class Memory:
             self.count["wasted_bytes"] += self.sizes[key]
 
     def _leave(self, held: Holding) -> None:
+        self.count["evictions"] += 1
         self.holdings.remove(held)
         self.state[held.key] = State.ABSENT
 
@@ -254,6 +254,7 @@ class Memory:
         """The prefetch of `key`, under way, is given up; its bytes stay occupied until `release`."""
         held = self.holding(key)
         held.cancelled = True
+        self.count["evictions"] += 1
         self.state[key] = State.ABSENT
         if held.place != STAGING:
             self.policies[held.place].evicted(key)

@@ -5,18 +5,15 @@ of keys, the trace format and the configuration are shared with the simulator.
 
 Where docs/model.md leaves a choice, this is how it is read here:
 
-* each fall of the link to idleness is good for one question, whoever else asked the prefetcher meanwhile, as long as
-  the link stays idle; a link is idle as well when it has just dropped all that was planned, at the end of a copy;
-* a question for an idle link that is not answered when the next step is formed is answered before that step begins:
-  until then views show the step before;
+* whether the link has fallen idle is judged at the end of the instant of a copy's end, when what was planned has started
+  or was dropped;
 * of several host actions of one instant each happens when those before it have; where a decision takes no time, a
   cancellation comes after the demands that the host made before it;
 * victims of unequal size add up: those that go at first all leave before one of those that go at last does;
 * a demand waits for room from the moment at which it has asked for some and found none to the next end of a kernel or a
   copy, or cancellation; whether it finds room then shows when its first chunk could be submitted again;
 * a use that the level does not show does not spare a key;
-* what was pushed out of staging is no eviction, nor is what was cancelled; what happened up to the end of a step counts
-  as the step's, prefetches that start at that instant as the next step's.
+* what happened up to the end of a step counts as the step's, prefetches that start at that instant as the next step's.
 """
 
 from __future__ import annotations
@@ -120,6 +117,8 @@ class Machine:
         self.free = 0
         """the instant from which the host is free; it may lie back, where the host could have done something earlier"""
         self.count = self.memory.count
+        self.counted: Counter[str] = Counter()
+        """up to the end of the last step"""
 
     # Policies and what they see
 
@@ -174,7 +173,6 @@ class Machine:
                 yield self.clock.after(0, IDLE)
                 if not event.processed and self.link.idle_since is not None:
                     self.count["asked for an idle link"] += 1
-                    self.link.idle_since = None
                     yield from self._ask()
             else:
                 yield event | self.link.fallen_idle.wait()
@@ -220,7 +218,6 @@ class Machine:
     def step(self, work: StepWork, start: int) -> Doing:
         """Run a step that was formed at `start`; gives its `Outcome`."""
         self._be_free()
-        self.counted = getattr(self, "counted", Counter())
         for kind, sight in self.sights.items():
             sight.begin(work.number, [needs.keys for needs in work.layers], work.beyond[kind])
         yield from self._spend(self.costs.decision)
@@ -257,6 +254,7 @@ class Machine:
         yield from self.wait(self.stream.drained)
         event = Event(needs.keys, self.order)
         found = self.memory.enter(event)
+        self.count["unique_keys"] += len(needs.keys)
         self._classify(needs, found)
         for sight in self.sights.values():
             sight.enter(layer, needs.keys)

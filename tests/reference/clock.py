@@ -7,11 +7,11 @@ from typing import Any
 
 import simpy
 
-KERNEL_END, COPY_END, CANCEL, DEMAND, HOST, ARRIVAL, FORM, PREFETCH, QUIET, IDLE = range(10, 20)
+KERNEL_END, COPY_END, CANCEL, DEMAND, HOST, ARRIVAL, FORM, PREFETCH, IDLE = range(10, 19)
 """Ranks within an instant. What SimPy triggers without delay (rank 1) goes before all of them.
 
 HOST is whatever the host does but forming a step (FORM, after the arrivals), giving up prefetches (CANCEL) and asking
-for an idle link (IDLE), which it does only if there is nothing else to do. QUIET: nothing starts any more.
+for an idle link (IDLE), which it does only if there is nothing else to do.
 """
 
 Doing = Generator[simpy.Event, Any, Any]

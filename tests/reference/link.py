@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import simpy
 
-from tests.reference.clock import COPY_END, DEMAND, PREFETCH, QUIET, Clock, Doing, Signal
+from tests.reference.clock import COPY_END, DEMAND, PREFETCH, Clock, Doing, Signal
 from tests.reference.memory import Holding, Memory
 
 
@@ -46,7 +46,6 @@ class Link:
         self.changed, self.fallen_idle = Signal(clock), Signal(clock)
         self.idle_since: int | None = None
         """the instant at which it fell idle, if it is idle since and nobody has answered since"""
-        self.answered_at = -1
         self.count = memory.count
 
     def cut(self, key: int) -> list[int]:
@@ -95,7 +94,7 @@ class Link:
     def plan(self, keys: Sequence[int]) -> None:
         """Replace what was planned and has not started."""
         self.planned = list(keys)
-        self.idle_since, self.answered_at = None, self.clock.time
+        self.idle_since = None
         self.kick()
 
     def room_may_have_come(self) -> None:
@@ -154,6 +153,7 @@ class Link:
             self.clock.process(self._load(load))
         size = load.chunks.pop(0)
         self.in_flight += 1
+        self.count["link_busy_ns"] += self.copy_ns(size)
         load.submitted.append(self.clock.process(self._chunk(load, size, self.engine.request())))
         if not load.chunks:
             (self.demands if load in self.demands else self.prefetches).remove(load)
@@ -161,14 +161,14 @@ class Link:
 
     def _chunk(self, load: Load, size: int, turn: simpy.Event) -> Doing:
         yield turn
-        took = self.copy_ns(size)
-        yield self.clock.after(took, COPY_END)
+        yield self.clock.after(self.copy_ns(size), COPY_END)
         self.engine.release(turn)  # type: ignore[arg-type]
         self.in_flight -= 1
         load.submitted.pop(0)
-        self.count["link_busy_ns"] += took
         self.room_may_have_come()
-        self.clock.soon(QUIET, self._fall_idle)
+        if not (self.in_flight or self.demands or self.prefetches or self.planned):
+            self.idle_since = self.clock.time
+            self.fallen_idle.fire()
 
     def _load(self, load: Load) -> Doing:
         yield load.last_submitted
@@ -181,12 +181,6 @@ class Link:
         """Of a cancelled copy."""
         yield chunk
         self.memory.release(held)
-
-    def _fall_idle(self) -> None:
-        busy = self.in_flight or self.demands or self.prefetches or self.planned
-        if not busy and self.answered_at < self.clock.time:
-            self.idle_since = self.clock.time
-            self.fallen_idle.fire()
 
     @property
     def stuck(self) -> bool:

@@ -5,8 +5,6 @@ of keys, the trace format and the configuration are shared with the simulator.
 
 Where docs/model.md leaves a choice, this is how it is read here:
 
-* whether the link has fallen idle is judged at the end of the instant of a copy's end, when what was planned has started
-  or was dropped;
 * of several host actions of one instant each happens when those before it have; where a decision takes no time, a
   cancellation comes after the demands that the host made before it;
 * victims of unequal size add up: those that go at first all leave before one of those that go at last does;
@@ -105,7 +103,7 @@ class Machine:
         self.config, self.resident, self.replication = config, resident, replication
         self.costs = inputs.costs
         self.layerwise = inputs.trace.meta.router == "layerwise"
-        self.order = config.machine.expert_start
+        self.order = "eager" if resident else config.machine.expert_start
         self.keys = Keys.of(inputs.shape, inputs.trace.meta.key_map)
         self.clock = Clock()
         self.sights: dict[tuple[str, str], Sight] = {}

@@ -253,6 +253,8 @@ class Machine:
         event = Event(needs.keys, self.order)
         found = self.memory.enter(event)
         self.count["unique_keys"] += len(needs.keys)
+        room = self.memory.pools[self.memory.pool(needs.keys[0])][1]
+        self.count["waves"] += sum(self.keys.sizes[key] for key in needs.keys) > room
         self._classify(needs, found)
         for sight in self.sights.values():
             sight.enter(layer, needs.keys)

@@ -251,13 +251,13 @@ class Machine:
     def _layer(self, layer: int, needs: Needs) -> Doing:
         yield from self.wait(self.stream.drained)
         event = Event(needs.keys, self.order)
+        for sight in self.sights.values():
+            sight.enter(layer, needs.keys)
         found = self.memory.enter(event)
         self.count["unique_keys"] += len(needs.keys)
         room = self.memory.pools[self.memory.pool(needs.keys[0])][1]
         self.count["waves"] += sum(self.keys.sizes[key] for key in needs.keys) > room
         self._classify(needs, found)
-        for sight in self.sights.values():
-            sight.enter(layer, needs.keys)
         missing = [key for key in needs.keys if not self.memory.there(key)]
         if not missing and self.order != "index":
             # The launch may have been made while the stream was busy.

@@ -95,11 +95,14 @@ def cases(draw: st.DrawFn) -> Case:
     sequences = draw(routes(experts, 1 if decoupled else layers, k))
     key_map, key_sizes = draw(keys(layers, experts))
     count = 1 + max(key for row in key_map for key in row) if key_map else layers * experts
+    schedule = draw(st.sampled_from(["free", "frozen"]))
+    # A frozen schedule knows no cache that a batcher could look at.
+    batches = [name for name in shipped("batch", decoupled) if schedule == "free" or name != "cache-aware"]
     changes = {
         "memory": draw(memory(layers, experts, key_sizes or (1000,) * count, shared=bool(key_map))),
         "traffic": draw(traffic(len(sequences))),
         "scheduler": {
-            "batch": draw(st.sampled_from(shipped("batch", decoupled))),
+            "batch": draw(st.sampled_from(batches)),
             "max_tokens": draw(st.sampled_from([3, 4, 64])),
             "max_requests": draw(st.integers(1, 3)),
         },
@@ -111,7 +114,7 @@ def cases(draw: st.DrawFn) -> Case:
             "expert_start": draw(st.sampled_from(["eager", "barrier", "index"])),
             "router": draw(st.sampled_from(["critical", "side"])),
         },
-        "schedule": draw(st.sampled_from(["free", "frozen"])),
+        "schedule": schedule,
     }
     return Case(
         sequences, layers, experts, router, draw(COSTS), draw(st.sampled_from([0, 50])), tuple(changes.items()),
@@ -177,12 +180,17 @@ def memory(draw: st.DrawFn, layers: int, experts: int, sizes: tuple[int, ...], s
 
 @st.composite
 def traffic(draw: st.DrawFn, sequences: int) -> dict[str, Any]:
-    kind = draw(st.sampled_from(["all", "closed", "poisson"]))
+    kind = draw(st.sampled_from(["all", "closed", "poisson", "gamma"]))
     found: dict[str, Any] = {"kind": kind, "requests": draw(st.integers(1, sequences + 1))}
     if kind == "closed":
         found["concurrency"] = draw(st.integers(1, 3))
-    if kind == "poisson":
+    if kind in ("poisson", "gamma"):
         found["rate"] = draw(st.sampled_from([1e5, 1e6]))
+    if kind == "gamma":
+        found["cv"] = 2.0
+    for part in ("prompt", "output"):
+        if draw(st.integers(0, 5)) == 0:
+            found[part] = {"kind": "uniform", "min": 1, "max": 7}
     return found
 
 

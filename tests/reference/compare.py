@@ -3,70 +3,57 @@
 from __future__ import annotations
 
 from typing import Any
+from unittest import mock
 
 import numpy as np
 
 from moesim.experiment import Experiment
-from moesim.sim import Inputs
+from moesim.sim import Inputs, simulate
 from moesim.sim.engine import PARTS
-from moesim.sim.log import COUNTED
-from moesim.sim.server import FreeServer, ReplayServer
-from moesim.sim.setup import set_up
-from moesim.sim.simulate import _workload, frozen_schedule
+from moesim.sim.log import COUNTED, StepLog
 from tests.reference.server import Run
 
+TIMES = ("arrival", "visible", "first_token", "finished")
 Flat = dict[str, dict[str, Any]]
 """what is compared, by step or request"""
 
 
 def simulated(config: Experiment, inputs: Inputs, *, direct: bool) -> Flat:
-    """What the simulator says of a run, with its checks on."""
-    setup = set_up(config, inputs, 0, verify=True, direct=direct)
-    engine, run = setup.engine, setup.engine.run
-    sampled_at: list[int] = []
-    parts: list[Any] = []
+    """What the simulator says of a run, with its checks on; `direct`: without its shortcuts."""
+    noted: dict[int, list[dict[str, Any]]] = {}
+    logs: list[StepLog] = []
+    add = StepLog.add
 
-    def noting(step: int, work: Any, *rest: Any) -> int:
-        end = run(step, work, *rest)
-        parts.append(work.parts)
-        sampled_at.append(engine.sampled_at)
-        return end
+    def noting(log: StepLog, step: int, start: int, end: int, work: Any) -> None:
+        add(log, step, start, end, work)
+        if log not in logs:
+            logs.append(log)
+        times = {"start": start, "end": end, "sampled_at": log.setup.engine.sampled_at, "parts": work.parts}
+        spent = dict(zip(PARTS, map(int, log.parts[-1]), strict=True))
+        noted.setdefault(id(log), []).append(times | spent)
 
-    engine.run = noting  # type: ignore[method-assign]
-    workload = _workload(config, inputs, 0)
-    if config.schedule == "frozen":
-        server: Any = ReplayServer(config, inputs, setup, frozen_schedule(config, inputs, 0), workload)
-    else:
-        server = FreeServer(config, inputs, setup, workload)
-    server.run()
-    log = server.log
+    with mock.patch.object(StepLog, "add", noting):
+        result = simulate(config, inputs, 0, check=True, direct=direct)
+    log = logs[-1]  # the one before it, if any, is that of the recording
     counts = np.diff(np.array(log.counts).reshape(-1, len(COUNTED)), axis=0, prepend=0).tolist()
     flat: Flat = {}
-    for number, (row, spent, counted) in enumerate(zip(log.rows, log.parts, counts, strict=True)):
-        flat[f"step {number}"] = (
-            {"start": row[1], "end": row[2], "sampled_at": sampled_at[number], "parts": parts[number]}
-            | dict(zip(PARTS, map(int, spent), strict=True))
-            | dict(zip(COUNTED, counted, strict=True))
-        )
-    came = [r for r in workload.requests if r.visible >= 0]
-    return flat | _requests({r.number: (r.arrival, r.visible, r.first_token, r.finished) for r in came})
+    for number, (step, counted) in enumerate(zip(noted[id(log)], counts, strict=True)):
+        flat[f"step {number}"] = step | dict(zip(COUNTED, counted, strict=True))
+    times = zip(*(result.requests[f"{name}_ns"].tolist() for name in TIMES), strict=True)
+    return flat | _requests(dict(zip(result.requests["request"].tolist(), times, strict=True)))
 
 
 def referred(run: Run) -> Flat:
     """The same of the reference."""
     flat: Flat = {}
     for number, (parts, done) in enumerate(run.steps):
-        flat[f"step {number}"] = (
-            {"start": done.start, "end": done.end, "sampled_at": done.sampled_at, "parts": parts}
-            | done.parts
-            | {name: done.counts[name] for name in COUNTED}
-        )
+        times = {"start": done.start, "end": done.end, "sampled_at": done.sampled_at, "parts": parts}
+        flat[f"step {number}"] = times | done.parts | {name: done.counts[name] for name in COUNTED}
     return flat | _requests(run.requests)
 
 
 def _requests(times: dict[int, tuple[int, ...]]) -> Flat:
-    names = ("arrival", "visible", "first_token", "finished")
-    return {f"request {number}": dict(zip(names, times[number], strict=True)) for number in sorted(times)}
+    return {f"request {number}": dict(zip(TIMES, times[number], strict=True)) for number in sorted(times)}
 
 
 def differences(fast: Flat, slow: Flat) -> list[str]:

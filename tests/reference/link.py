@@ -41,6 +41,8 @@ class Link:
         self.prefetches: list[Load] = []
         """under way, with chunks left"""
         self.planned: list[int] = []
+        self.submitted: set[int] = set()
+        """planned keys that the host has submitted: those may start, in the order of the plan"""
         self.moving: dict[int, Load] = {}
         """under way: started, not landed, not cancelled"""
         self.changed, self.fallen_idle = Signal(clock), Signal(clock)
@@ -91,10 +93,17 @@ class Link:
             self.memory.release(held)
         self.room_may_have_come()
 
-    def plan(self, keys: Sequence[int]) -> None:
-        """Replace what was planned and has not started."""
+    def plan(self, keys: Sequence[int]) -> list[int]:
+        """Replace what was planned and has not started; gives the keys that the host must submit now, in order."""
+        self.submitted &= set(keys) & set(self.planned)
         self.planned = list(keys)
         self.idle_since = None
+        self.kick()
+        return [key for key in keys if key not in self.submitted]
+
+    def submit(self, key: int) -> None:
+        """The host has submitted a planned key."""
+        self.submitted.add(key)
         self.kick()
 
     def room_may_have_come(self) -> None:
@@ -134,7 +143,7 @@ class Link:
         if self.prefetches:
             self.count["prefetched chunks behind a demand that waits"] += bool(self.demands)
             return self.prefetches[0]
-        while self.planned and not self.demands:
+        while self.planned and self.planned[0] in self.submitted and not self.demands:
             key = self.planned.pop(0)
             if self.memory.there(key) or self.coming(key):
                 continue

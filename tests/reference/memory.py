@@ -153,7 +153,7 @@ class Memory:
                 return place
             self._stage(key)
         else:
-            victims = self._victims(key, self._tiers())
+            victims = self._victims(key, self._tiers(key))
             if victims is None:
                 return place
             self._insert(key, victims, prefetched=False)
@@ -177,11 +177,14 @@ class Memory:
     def _spared(self) -> set[int]:
         return set() if self.event.over else set(self.event.keys)
 
-    def _tiers(self) -> list[set[int]]:
-        """Keys that may not make room for a demand: at first, if that does not suffice, and so on."""
+    def _tiers(self, key: int) -> list[set[int]]:
+        """Keys that may not make room for a demand of `key`: at first, if that does not suffice, and so on."""
         pinned, spared = self.pinned(), self._spared()
-        tiers = [pinned | spared, pinned | (spared - self.event.has_run)]
-        return [*tiers, pinned] if self.event.order == "index" else tiers
+        unrun = spared - self.event.has_run
+        tiers = [pinned | spared, pinned | unrun]
+        if self.event.order == "index":
+            tiers.append(pinned | {other for other in unrun if other <= key})
+        return tiers
 
     def _victims(self, key: int, tiers: Iterable[set[int]]) -> list[int] | None:
         """Who must leave, those that may go at first before those that may go at last; None if they do not suffice."""

@@ -28,6 +28,7 @@ from moesim import policy
 from moesim.experiment import Experiment
 from moesim.hardware.keys import Keys
 from moesim.policy import CachePolicy, Policy, Pool, PrefetchPolicy, View
+from moesim.policy.residency import Residency
 from tests.reference.clock import CANCEL, HOST, IDLE, Clock, Doing
 from tests.reference.link import Link
 from tests.reference.memory import Event, Memory, State
@@ -154,6 +155,19 @@ class Machine:
             self.sights[kind] = Sight(*kind, self.keys.layers, self.keys.experts, self.keys.count)
         return self.sights[kind].view
 
+    def residency(self) -> Residency:
+        """What a batch policy sees: a key counts as absent or not."""
+        state = self.memory.state
+
+        class Presence(Sequence[int]):
+            def __len__(self) -> int:
+                return len(state)
+
+            def __getitem__(self, key: Any) -> Any:
+                return int(state[key] is not State.ABSENT)
+
+        return Residency(self.keys.table, Presence())
+
     # The host
 
     def _spend(self, ns: int) -> Doing:
@@ -203,9 +217,9 @@ class Machine:
             for key in dict.fromkeys(self.prefetcher.plan())
             if not (self.memory.there(key) or self.link.coming(key) or (key in event.keys and key not in event.has_run))
         ]
-        new = len(set(wanted) - set(self.link.planned))
-        self.link.plan(wanted)
-        yield from self._spend(self.costs.copy_submit * new)
+        for key in self.link.plan(wanted):
+            yield from self._spend(self.costs.copy_submit)
+            self.link.submit(key)
 
     # A step
 

@@ -49,10 +49,15 @@ class Server:
     """What a free server and a replay have in common. `known[r]`: tokens of request r that are there and routed."""
 
     def __init__(self, config: Experiment, inputs: Any, *, resident: bool = False, replication: int = 0) -> None:
-        self.config, self.inputs, self.trace = config, inputs, inputs.trace
+        self.config, self.inputs = config, inputs
         self.machine = Machine(config, inputs, resident=resident, replication=replication)
         self.clock, self.keys = self.machine.clock, self.machine.keys
-        self.workload = Workload(self.trace, config.traffic, config.seed, replication, config.replications)
+        self.workload = Workload(
+            inputs.trace, config.traffic, config.seed, replication, config.replications, arrivals=inputs.arrivals
+        )
+        self.trace = self.workload.trace
+        self.requests = self.workload.traffic.requests
+        """how many there are"""
         self.decoupled = self.trace.meta.router == "decoupled"
         self.side = self.decoupled and config.machine.router == "side"
         self.limits = Limits(config.scheduler.max_tokens, config.scheduler.max_requests)
@@ -127,7 +132,7 @@ class Server:
     # Requests and tokens
 
     def _arrivals(self) -> Doing:
-        for number in range(self.config.traffic.requests):
+        for number in range(self.requests):
             arrival = self.workload[number].arrival
             if arrival < 0:
                 return  # closed loop: it comes when another leaves
@@ -264,13 +269,15 @@ class FreeServer(Server):
     def __init__(self, config: Experiment, inputs: Any, *, resident: bool = False, replication: int = 0) -> None:
         super().__init__(config, inputs, resident=resident, replication=replication)
         self.queue: list[Queued] = []
+        if watch := getattr(self.batch, "watch", None):
+            watch(self.machine.residency())
         self.frames: list[Frame] = []
         self.oracle: FreeOracle | None = None
         if any(level == "oracle" for level, _ in self.machine.sights):
             self.oracle = FreeOracle(self._as_the_oracle_sees_it())
 
     def _over(self, number: int) -> bool:
-        return self.left == self.config.traffic.requests
+        return self.left == self.requests
 
     def _ready(self, number: int) -> bool:
         return bool(self.queue) and number < self.config.steps
@@ -294,9 +301,8 @@ class FreeServer(Server):
         self.queue.append(Queued(request, position, left, tokens, self._strongest(request, position, tokens)))
 
     def _follow(self, number: int, finished: int) -> None:
-        traffic = self.config.traffic
         for _ in range(finished):
-            if traffic.kind == "closed" and self.arrived < traffic.requests:
+            if self.config.traffic.kind == "closed" and self.arrived < self.requests:
                 self.frames[number].brought.append(self.arrived)
                 self._arrive(self.workload[self.arrived])
 
@@ -314,7 +320,8 @@ class FreeServer(Server):
         server = self
 
         class Seen:
-            config, inputs, trace, workload = self.config, self.inputs, self.trace, self.workload
+            config = self.config.model_copy(update={"traffic": self.workload.traffic})
+            inputs, trace, workload = self.inputs, self.trace, self.workload
             decoupled, limits, in_router = self.decoupled, self.limits, self.in_router
             setup = SimpleNamespace(engine=SimpleNamespace(experts=self.keys.experts, layers=self.keys.layers))
 

@@ -69,7 +69,7 @@ class Compiled:
         self.later = self.m[at["later"] : at["slots"]]
         self.foresees = rule.by == "next_use" and rule.horizon != 0
         """whether `run` needs to be told what comes later"""
-        self.here = memoryview(self.m[at["here"] : at["stamp"]])
+        self.here = self.m[at["here"] : at["stamp"]].data
         """whether each key is on the GPU or on its way"""
         self.book = self.m[kernel.BOOK : kernel.BOOK_END]
         """the step's row of the log"""
@@ -109,8 +109,8 @@ class Compiled:
         kernel, m = self.kernel, self.m
         if failed == kernel.NO_COST:
             self.costs.at(list(ARGUMENTS)[m[kernel.COMPONENT]], *map(int, m[kernel.ARGUMENT : kernel.ARGUMENT + 3]))
-        names = {kernel.STUCK: "nothing is ready and nothing is on its way", kernel.NO_SUM: "the parts are not the step"}
-        text = names.get(failed, "loads, evictions and the keys there do not balance")
+        texts = {kernel.STUCK: "nothing is ready and nothing is on its way", kernel.NO_SUM: "parts are not the step"}
+        text = texts.get(failed, "loads, evictions and the keys there do not balance")
         raise AssertionError(f"step {m[kernel.STEP]}: {text}: {self.book.tolist()}")
 
 

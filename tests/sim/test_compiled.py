@@ -225,12 +225,12 @@ def test_shipped_trace(cache: Any, scope: str, schedule: str, inputs: Inputs) ->
 @pytest.mark.parametrize(
     "changes",
     [
-        {"traffic": {"kind": "closed", "concurrency": 4, "requests": 60, "prompt": {"kind": "uniform", "min": 3, "max": 900}}},
+        {"traffic": {"kind": "all", "requests": 60, "prompt": {"kind": "uniform", "min": 3, "max": 900}}},
         {"scheduler": {"batch": "cache-aware"}},
         {"traffic": {"kind": "poisson", "rate": 40, "requests": 300}, "machine": {"router": "side"}},
     ],
     ids=["lengths that nobody captured", "a batcher that looks at the cache", "arrivals while steps run"],
-)  # fmt: skip # noqa: E501
+)
 def test_other_servers(changes: dict[str, Any], schedule: str, inputs: Inputs) -> None:
     assert_equal(*run_both(configured(cache="lfu", schedule=schedule, **changes), inputs))
 

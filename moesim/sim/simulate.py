@@ -77,7 +77,8 @@ def _show_cache(server: Server) -> None:
     """Let a batch policy that wants to see what is on the GPU."""
     watch = getattr(server.scheduler.policy, "watch", None)
     if watch is not None:
-        watch(Residency(server.setup.engine.keys.table, server.setup.cache.state))
+        state = server.setup.cache.state if server.compiled is None else server.compiled.here
+        watch(Residency(server.setup.engine.keys.table, state))
 
 
 def frozen_schedule(config: Experiment, inputs: Inputs, replication: int) -> Schedule:

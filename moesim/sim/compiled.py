@@ -61,13 +61,15 @@ class Compiled:
         self.kernel = kernel
         self.costs = inputs.costs
         rule = rule_of(setup.cache.policies[0]) or Rule()
+        if rule.horizon == 0:
+            rule = Rule()  # no next use is ever near enough to tell
         self.experts = inputs.trace.experts
         self.chosen = _frozen(self.experts) if isinstance(self.experts, np.ndarray) else None
         constants, areas = _state(config, inputs, setup, rule, check)
         self.m, at = _laid_out(constants, areas)
         self.asked = self.m[at["asked"] : at["expert"]]
         self.later = self.m[at["later"] : at["slots"]]
-        self.foresees = rule.by == "next_use" and rule.horizon != 0
+        self.foresees = rule.by == "next_use"
         """whether `run` needs to be told what comes later"""
         self.here = self.m[at["here"] : at["stamp"]].data
         """whether each key is on the GPU or on its way"""

@@ -131,8 +131,7 @@ class Engine:
         Afterwards `parts` holds where the time went and `sampled_at` when the step's tokens were there.
         """
         self.parts = parts = [0] * len(PARTS)
-        self._wait_until(start)
-        self._advance(max(self.host, start))
+        self.reach(start)
         self.stream, self._began, self.work = start, start, work
         self.host = max(self.host, start) + self.costs.decision
         same = self._events.of_step(work.layers[0].experts) if len(work.layers) == 1 else None
@@ -154,6 +153,11 @@ class Engine:
         if self.check:
             self.cache.verify()
         return end
+
+    def reach(self, start: int) -> None:
+        """Wait for a step's start: the link moves on, and the prefetcher may be asked."""
+        self._wait_until(start)
+        self._advance(max(self.host, start))
 
     def _finish(self, costs: StepCosts) -> int:
         self._kernel(REST, costs.sample)

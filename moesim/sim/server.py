@@ -223,6 +223,8 @@ class FreeServer(Server):
 
     def _step(self, step: int) -> None:
         start = self.now
+        # The batcher may look at the cache.
+        self.setup.engine.reach(start)
         parts = self.scheduler.form()
         work = make_work(parts, self.trace, self.workload.sequences)
         yielding, continuing = self.sampling(parts)

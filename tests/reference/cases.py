@@ -59,7 +59,7 @@ def table(costs: Costs) -> CostTable:
         return getattr(costs, name)(*chosen)
 
     host = {name: getattr(costs, name) for name in ("launch", "sync", "copy_submit", "decision")}
-    axes = {name: dict.fromkeys(arguments, [1, 2]) for name, arguments in ARGUMENTS.items()}
+    axes = {name: {argument: [1, 2] for argument in arguments} for name, arguments in ARGUMENTS.items()}
     file = {
         "format": "moesim-costs", "version": 1, "name": "toy", "label": "ESTIMATED", "device": "none",
         "command": "none", "formula": {"all": "see Costs"}, "shape": toy.shape().model_dump(mode="json"),

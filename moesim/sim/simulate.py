@@ -160,7 +160,7 @@ def _bounds(config: Experiment, inputs: Inputs, server: Server, schedule: Schedu
     warmup = config.warmup_steps
     if schedule is None or len(schedule.frames) <= warmup:
         return dict.fromkeys(names, -1)
-    resident_ns = schedule.ends[-1] - schedule.starts[warmup]
+    resident_ns = int(schedule.ends[-1] - schedule.starts[warmup])
     if server.setup.engine.misses is not None:  # what is not loaded, or loaded in part, has no bound
         return dict.fromkeys(names, -1) | {"bound_resident_ns": resident_ns}
     keys = server.setup.engine.keys

@@ -46,6 +46,8 @@ def test_simulator_and_reference_agree() -> None:
     rare = {name: (seen[name], number) for name, number in least.items() if seen[name] < number}
     assert not rare, f"of {seen['cases']} cases too few had (number, least): {rare}"
     if CASES >= PER:
-        missing = [f"{kind} {name}" for kind in ("batch", "cache", "prefetch") for name in policy.names(kind)]
+        kinds = ("batch", "cache", "prefetch")
+        # Predictions of later layers are not in the reference; tests/sim/test_predictions.py has them by hand.
+        missing = [f"{kind} {name}" for kind in kinds for name in policy.names(kind) if name != "speculative"]
         missing = [name for name in missing if not seen[name]]
         assert not missing, f"no case had {missing}"

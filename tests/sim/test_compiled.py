@@ -29,7 +29,9 @@ from moesim.trace.routing import read_routing
 from tests.sim import toy
 
 pytest.importorskip("numba", reason="needs the fast extra (numba)")
-from moesim.sim import kernel
+from moesim.sim.kernel import costs as kernel_costs
+from moesim.sim.kernel import layout
+from moesim.sim.kernel import steps as kernel_steps
 
 BY_A_RULE = ("lru", "fifo", "lfu", "lookahead")
 
@@ -78,14 +80,14 @@ def test_costs_are_those_of_the_table(seed: int, data: st.DataObject) -> None:
     costs = table(seed)
     for number, component in enumerate(ARGUMENTS):
         asked = data.draw(st.tuples(*[st.integers(0, 60)] * 3))
-        assert kernel._cost(_table_alone(costs), number, *asked) == costs.at(component, *asked)
+        assert kernel_costs.cost_of(_table_alone(costs), number, *asked) == costs.at(component, *asked)
 
 
 def _table_alone(costs: CostTable) -> np.ndarray:
     flat = costs.flat()
-    m = np.zeros(kernel.START_OF_AREAS + sum(area.size for area in flat), dtype=np.int64)
-    at = kernel.START_OF_AREAS
-    for name, area in zip((kernel.GRIDS, kernel.POINTS, kernel.TIMES), flat, strict=True):
+    m = np.zeros(layout.START_OF_AREAS + sum(area.size for area in flat), dtype=np.int64)
+    at = layout.START_OF_AREAS
+    for name, area in zip((layout.GRIDS, layout.POINTS, layout.TIMES), flat, strict=True):
         m[name], m[at : at + area.size] = at, area.reshape(-1)
         at += area.size
     return m
@@ -288,7 +290,7 @@ def test_nowhere_to_keep_what_is_compiled() -> None:
     """A function from no file cannot be cached; it is compiled all the same."""
     namespace: dict[str, Any] = {}
     exec("def doubled(m, a, b, c, d):\n    return 2 * a", namespace)
-    assert kernel._compiled(kernel.RUNS, namespace["doubled"])(np.zeros(1, dtype=np.int64), 21, 0, 0, 0) == 42
+    assert kernel_steps._compiled(kernel_steps.RUNS, namespace["doubled"])(np.zeros(1, dtype=np.int64), 21, 0, 0, 0) == 42
 
 
 # ---- what goes wrong
@@ -320,7 +322,7 @@ def broken(inputs: Inputs) -> Iterator[Any]:
 )
 def test_books_that_do_not_balance_are_found(place: str, text: str, broken: Any) -> None:
     """A key that nobody loaded, a slot that nobody uses, pools without room."""
-    at = broken.m[getattr(kernel, place)]
+    at = broken.m[getattr(layout, place)]
     broken.m[at : at + 30] = 0 if place == "SLOTS" else 1
     broken.ask([compiled_module.Part(0, 0, 4, True)], [0])
     with pytest.raises(AssertionError, match=text):

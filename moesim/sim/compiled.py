@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
 from itertools import accumulate
+from pathlib import Path
 
 import numpy as np
 
@@ -19,23 +20,39 @@ from moesim.sim.log import COUNTED
 from moesim.sim.setup import Inputs, Setup
 from moesim.sim.work import Part
 
-WORTH = 50_000
-"""layer events from which on loading the compiled code pays"""
+LOADING, COMPILING = 120_000, 2_500_000
+"""layer events that run on the engine in the time that it takes to load the compiled code, and to make it"""
+KEPT = Path(layout.__file__).parent / "__pycache__"
+_foregone = 0
+"""layer events of this process that could have been compiled"""
 
 
 def compiled_steps(
     config: Experiment, inputs: Inputs, setup: Setup, check: bool, wanted: bool | None
 ) -> Compiled | None:
-    """The machine for compiled steps; None if they do not fit, are not wanted or, left open, would not pay."""
+    """The machine for compiled steps; None if they do not fit, are not wanted or, left open, do not pay yet."""
     if wanted is False or not fits(config, inputs, setup):
         return None
-    if wanted is None and not (_ready() or config.steps * inputs.shape.layers >= WORTH):
+    if wanted is None and not _pays(config.steps * inputs.shape.layers):
         return None
-    return Compiled(config, inputs, setup, check)
+    return Compiled(config, inputs, setup, check) if _loaded() else None
 
 
-def _ready() -> bool:
-    return "moesim.sim.kernel.steps" in sys.modules
+def _pays(events: int) -> bool:
+    """Whether this process will have had as many layer events as the compiled code costs: at most twice the best."""
+    global _foregone
+    _foregone += events
+    if "moesim.sim.kernel.steps" in sys.modules:
+        return True
+    return _foregone >= (LOADING if any(KEPT.glob("*.nbi")) else COMPILING)
+
+
+def _loaded() -> bool:
+    try:
+        from moesim.sim.kernel import steps  # noqa: F401
+    except ImportError:  # numba is there, but not for this Python or this numpy
+        return False
+    return True
 
 
 def fits(config: Experiment, inputs: Inputs, setup: Setup) -> bool:

@@ -113,9 +113,9 @@ def load_in_waves(m: np.ndarray, missing: int) -> None:
         m[at.DEMANDED] = number + 1
         submit(m, m[at.HOST])
     while m[at.RAN] < needed:
-        spot = max(m[at.STREAM], m[at.HOST])
-        advance(m, spot)
-        submit(m, spot)
+        now = max(m[at.STREAM], m[at.HOST])
+        advance(m, now)
+        submit(m, now)
         if m[at.READY] > m[at.RAN] and (m[at.READY] == needed or not m[at.BARRIER]):
             run_group(m)
         else:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
 from itertools import accumulate
+from pathlib import Path
 
 import numpy as np
 
@@ -14,27 +15,44 @@ from moesim.hardware.costs import CostTable
 from moesim.hardware.files import ARGUMENTS
 from moesim.policy.rule import Rule, rule_of
 from moesim.sim.engine import PARTS
+from moesim.sim.kernel import layout
 from moesim.sim.log import COUNTED
 from moesim.sim.setup import Inputs, Setup
 from moesim.sim.work import Part
 
-WORTH = 50_000
-"""layer events from which on loading the compiled code pays"""
+LOADING, COMPILING = 120_000, 2_500_000
+"""layer events that run on the engine in the time that it takes to load the compiled code, and to make it"""
+KEPT = Path(layout.__file__).parent / "__pycache__"
+_foregone = 0
+"""layer events of this process that could have been compiled"""
 
 
 def compiled_steps(
     config: Experiment, inputs: Inputs, setup: Setup, check: bool, wanted: bool | None
 ) -> Compiled | None:
-    """The machine for compiled steps; None if they do not fit, are not wanted or, left open, would not pay."""
+    """The machine for compiled steps; None if they do not fit, are not wanted or, left open, do not pay yet."""
     if wanted is False or not fits(config, inputs, setup):
         return None
-    if wanted is None and not (_ready() or config.steps * inputs.shape.layers >= WORTH):
+    if wanted is None and not _pays(config.steps * inputs.shape.layers):
         return None
-    return Compiled(config, inputs, setup, check)
+    return Compiled(config, inputs, setup, check) if _loaded() else None
 
 
-def _ready() -> bool:
-    return "moesim.sim.kernel" in sys.modules
+def _pays(events: int) -> bool:
+    """Whether this process will have had as many layer events as the compiled code costs: at most twice the best."""
+    global _foregone
+    _foregone += events
+    if "moesim.sim.kernel.steps" in sys.modules:
+        return True
+    return _foregone >= (LOADING if any(KEPT.glob("*.nbi")) else COMPILING)
+
+
+def _loaded() -> bool:
+    try:
+        from moesim.sim.kernel import steps  # noqa: F401
+    except ImportError:  # numba is there, but not for this Python or this numpy
+        return False
+    return True
 
 
 def fits(config: Experiment, inputs: Inputs, setup: Setup) -> bool:
@@ -57,9 +75,9 @@ class Compiled:
     """Runs steps on an array that holds what `Engine`, its cache and its link hold."""
 
     def __init__(self, config: Experiment, inputs: Inputs, setup: Setup, check: bool) -> None:
-        from moesim.sim import kernel
+        from moesim.sim.kernel import steps
 
-        self.kernel = kernel
+        self.steps = steps
         self.costs = inputs.costs
         rule = rule_of(setup.cache.policies[0]) or Rule()
         if rule.horizon == 0:
@@ -74,13 +92,13 @@ class Compiled:
         """whether `run` needs to be told what comes later"""
         self.here = self.m[at["here"] : at["stamp"]].data
         """whether each key is on the GPU or on its way"""
-        self.book = self.m[kernel.BOOK : kernel.BOOK_END]
+        self.book = self.m[layout.BOOK : layout.BOOK_END]
         """the step's row of the log"""
 
     @property
     def sampled_at(self) -> int:
         """When the step's tokens were there."""
-        return int(self.m[self.kernel.SAMPLED_AT])
+        return int(self.m[layout.SAMPLED_AT])
 
     def ask(self, parts: Sequence[Part], rows: Sequence[int]) -> bool:
         """Take in a step; whether a key that it needs is not here. `rows[r]` is where request r starts in the trace."""
@@ -97,24 +115,24 @@ class Compiled:
             for request, first, tokens, prefill in parts:
                 flat += (rows[request] + first, first, tokens, prefill)
         self.asked[: len(flat)] = flat
-        return bool(self.kernel.ask(self.m, chosen, len(parts)))
+        return bool(self.steps.ask(self.m, chosen, len(parts)))
 
     def run(self, step: int, start: int, sampled: int, continuing: int, later: np.ndarray | None) -> int:
         """Run the step that was asked from `start` and return its end; `later` as `Foresight.begin` has it."""
         if later is not None:
             self.later[:] = later.reshape(-1)
-        failed = self.kernel.run(self.m, step, start, sampled, continuing)
+        failed = self.steps.run(self.m, step, start, sampled, continuing)
         if failed:
             self._fail(failed)
-        return int(self.m[self.kernel.END])
+        return int(self.m[layout.END])
 
     def _fail(self, failed: int) -> None:
-        kernel, m = self.kernel, self.m
-        if failed == kernel.NO_COST:
-            self.costs.at(list(ARGUMENTS)[m[kernel.COMPONENT]], *map(int, m[kernel.ARGUMENT : kernel.ARGUMENT + 3]))
-        texts = {kernel.STUCK: "nothing is ready and nothing is on its way", kernel.NO_SUM: "parts are not the step"}
+        m = self.m
+        if failed == layout.NO_COST:
+            self.costs.at(list(ARGUMENTS)[m[layout.COMPONENT]], *map(int, m[layout.ARGUMENT : layout.ARGUMENT + 3]))
+        texts = {layout.STUCK: "nothing is ready and nothing is on its way", layout.NO_SUM: "parts are not the step"}
         text = texts.get(failed, "loads, evictions and the keys there do not balance")
-        raise AssertionError(f"step {m[kernel.STEP]}: {text}: {self.book.tolist()}")
+        raise AssertionError(f"step {m[layout.STEP]}: {text}: {self.book.tolist()}")
 
 
 def _frozen(experts: np.ndarray) -> np.ndarray:
@@ -128,13 +146,11 @@ def _state(
     config: Experiment, inputs: Inputs, setup: Setup, rule: Rule, check: bool
 ) -> tuple[dict[str, int], dict[str, np.ndarray]]:
     """The constants and the areas of the kernel's array."""
-    from moesim.sim import kernel
-
     shape, cache, costs, rows = inputs.shape, setup.cache, inputs.costs, inputs.trace.experts.shape[1]
     chunks, layers, experts = setup.link.chunks(cache.sizes[0]), shape.layers, shape.experts
     leaves = 1 << (layers - 1).bit_length()
     decoupled = inputs.trace.meta.router == "decoupled"
-    by = {"": kernel.BY_STAMP, "uses": kernel.BY_USES, "next_use": kernel.BY_NEXT_USE}
+    by = {"": layout.BY_STAMP, "uses": layout.BY_USES, "next_use": layout.BY_NEXT_USE}
     constants = {
         "launch": costs.launch,
         "sync": costs.sync,
@@ -159,12 +175,12 @@ def _state(
     here = np.frombuffer(cache.state, dtype=np.uint8) > 0
     sizes = dict.fromkeys(("expert", "prefill", "decode", "place", "later"), rows * experts)
     sizes |= dict.fromkeys(("stamp", "uses", "rank_of", "heap"), layers * experts)
-    sizes |= {"length": layers, "marked": layers, "stale": layers, "known": 2 * kernel.REMEMBERED}
-    sizes |= dict.fromkeys(("ready", "missing", "at", "lands"), experts)
+    sizes |= {"length": layers, "marked": layers, "stale": layers, "known": 2 * layout.REMEMBERED}
+    sizes |= dict.fromkeys(("ready", "missing", "when", "lands"), experts)
     sizes |= {"asked": 4 * config.scheduler.max_requests, "found": rows, "ends": constants["in_flight"]}
     areas = {name: np.zeros(size, dtype=np.int64) for name, size in sizes.items()}
     areas |= zip(("grids", "points", "times"), costs.flat(), strict=True)
-    areas["top_rank"] = areas["top_stamp"] = np.full(leaves, kernel.NEVER)
+    areas["top_rank"] = areas["top_stamp"] = np.full(leaves, layout.NEVER)
     tree = [0] * leaves + list(range(leaves))
     for node in range(leaves - 1, 0, -1):
         tree[node] = tree[2 * node]
@@ -177,15 +193,13 @@ def _state(
 
 def _laid_out(constants: dict[str, int], areas: dict[str, np.ndarray]) -> tuple[np.ndarray, dict[str, int]]:
     """The kernel's array, and where its areas start in it."""
-    from moesim.sim import kernel
-
-    assert (len(PARTS), len(COUNTED)) == (kernel.COUNTS - kernel.PARTS, kernel.BOOK_END - kernel.COUNTS)
-    lengths = [areas[name].size for name in kernel.AREAS]
-    starts = [kernel.START_OF_AREAS + sum(lengths[:before]) for before in range(len(lengths))]
+    assert (len(PARTS), len(COUNTED)) == (layout.COUNTS - layout.PARTS, layout.BOOK_END - layout.COUNTS)
+    lengths = [areas[name].size for name in layout.AREAS]
+    starts = [layout.START_OF_AREAS + sum(lengths[:before]) for before in range(len(lengths))]
     m = np.zeros(starts[-1] + lengths[-1], dtype=np.int64)
-    m[: len(kernel.CONSTANTS)] = [constants[name] for name in kernel.CONSTANTS]
-    m[kernel.BOOK_END : kernel.START_OF_AREAS] = starts
-    for name, start, length in zip(kernel.AREAS, starts, lengths, strict=True):
+    m[: len(layout.CONSTANTS)] = [constants[name] for name in layout.CONSTANTS]
+    m[layout.BOOK_END : layout.START_OF_AREAS] = starts
+    for name, start, length in zip(layout.AREAS, starts, lengths, strict=True):
         m[start : start + length] = areas[name].reshape(-1)
-    m[kernel.LOADS] = areas["used"].sum()
-    return m, dict(zip(kernel.AREAS, starts, strict=True))
+    m[layout.LOADS] = areas["used"].sum()
+    return m, dict(zip(layout.AREAS, starts, strict=True))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,7 +31,9 @@ from moesim.trace.routing import read_routing
 from tests.sim import toy
 
 pytest.importorskip("numba", reason="needs the fast extra (numba)")
-from moesim.sim import kernel
+from moesim.sim.kernel import costs as kernel_costs
+from moesim.sim.kernel import layout
+from moesim.sim.kernel import steps as kernel_steps
 
 BY_A_RULE = ("lru", "fifo", "lfu", "lookahead")
 
@@ -78,14 +82,14 @@ def test_costs_are_those_of_the_table(seed: int, data: st.DataObject) -> None:
     costs = table(seed)
     for number, component in enumerate(ARGUMENTS):
         asked = data.draw(st.tuples(*[st.integers(0, 60)] * 3))
-        assert kernel._cost(_table_alone(costs), number, *asked) == costs.at(component, *asked)
+        assert kernel_costs.cost_of(_table_alone(costs), number, *asked) == costs.at(component, *asked)
 
 
 def _table_alone(costs: CostTable) -> np.ndarray:
     flat = costs.flat()
-    m = np.zeros(kernel.START_OF_AREAS + sum(area.size for area in flat), dtype=np.int64)
-    at = kernel.START_OF_AREAS
-    for name, area in zip((kernel.GRIDS, kernel.POINTS, kernel.TIMES), flat, strict=True):
+    m = np.zeros(layout.START_OF_AREAS + sum(area.size for area in flat), dtype=np.int64)
+    at = layout.START_OF_AREAS
+    for name, area in zip((layout.GRIDS, layout.POINTS, layout.TIMES), flat, strict=True):
         m[name], m[at : at + area.size] = at, area.reshape(-1)
         at += area.size
     return m
@@ -277,18 +281,41 @@ def test_without_numba_results_are_the_same(inputs: Inputs, monkeypatch: pytest.
     assert_equal(compiled, simulate(config, inputs, 0, compiled=True))
 
 
-def test_short_runs_do_not_wait_for_the_compiler(inputs: Inputs, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compiled_module, "_ready", lambda: False)
-    for steps, used in ((20, False), (10**5, True)):
+def test_the_compiler_is_waited_for_once_there_is_enough_to_do(
+    inputs: Inputs, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """30 layers: 4,000 steps are as long as loading the code takes, 83,334 as long as making it."""
+
+    def used(steps: int) -> bool:
         config = configured(steps=steps)
-        assert (compiled_steps(config, inputs, set_up(config, inputs, 0), False, None) is not None) == used
+        return compiled_steps(config, inputs, set_up(config, inputs, 0), False, None) is not None
+
+    monkeypatch.setattr(compiled_module, "KEPT", tmp_path)
+    monkeypatch.setattr(compiled_module, "_foregone", 0)
+    assert used(20)  # it is loaded in this process
+    monkeypatch.delitem(sys.modules, "moesim.sim.kernel.steps")
+    monkeypatch.setattr(compiled_module, "_loaded", lambda: True)
+    monkeypatch.setattr(compiled_module, "Compiled", lambda *args: "compiled")
+    monkeypatch.setattr(compiled_module, "_foregone", 0)
+    assert [used(3000), used(3000), used(80_000)] == [False, False, True]
+    (tmp_path / "steps.run.nbi").touch()
+    monkeypatch.setattr(compiled_module, "_foregone", 0)
+    assert [used(3000), used(1000)] == [False, True]
+
+
+def test_a_numba_that_does_not_load_is_none(inputs: Inputs, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "moesim.sim.kernel.steps", None)
+    monkeypatch.delattr("moesim.sim.kernel.steps")
+    config = configured()
+    assert compiled_steps(config, inputs, set_up(config, inputs, 0), False, True) is None
 
 
 def test_nowhere_to_keep_what_is_compiled() -> None:
     """A function from no file cannot be cached; it is compiled all the same."""
     namespace: dict[str, Any] = {}
     exec("def doubled(m, a, b, c, d):\n    return 2 * a", namespace)
-    assert kernel._compiled(kernel.RUNS, namespace["doubled"])(np.zeros(1, dtype=np.int64), 21, 0, 0, 0) == 42
+    doubled = kernel_steps._compiled(kernel_steps.RUNS, namespace["doubled"])
+    assert doubled(np.zeros(1, dtype=np.int64), 21, 0, 0, 0) == 42
 
 
 # ---- what goes wrong
@@ -320,7 +347,7 @@ def broken(inputs: Inputs) -> Iterator[Any]:
 )
 def test_books_that_do_not_balance_are_found(place: str, text: str, broken: Any) -> None:
     """A key that nobody loaded, a slot that nobody uses, pools without room."""
-    at = broken.m[getattr(kernel, place)]
+    at = broken.m[getattr(layout, place)]
     broken.m[at : at + 30] = 0 if place == "SLOTS" else 1
     broken.ask([compiled_module.Part(0, 0, 4, True)], [0])
     with pytest.raises(AssertionError, match=text):

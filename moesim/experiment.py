@@ -238,6 +238,10 @@ class Experiment(Frozen):
     cache: PolicySpec = Field(PolicySpec(name="lru"), description="cache policy: which expert leaves")
     prefetch: PolicySpec = Field(PolicySpec(name="none"), description="prefetch policy: which experts come early")
     machine: Machine = Field(default_factory=Machine, description="how experts are started and copied")
+    preset: str | None = Field(
+        None, min_length=1, description="policies of a published system, under all that is said here: a shipped name, a "
+        "path, {name: ..., and changes}, or a part of an experiment",
+    )
     schedule: Literal["free", "frozen"] = Field(
         "free", description="free: the server as it runs; frozen: every policy replays the same recorded steps"
     )
@@ -253,6 +257,11 @@ class Experiment(Frozen):
         if text := warmup_rule(self.steps, self.warmup_steps):
             raise broken(text)
         return self
+
+
+def specs_of(config: Experiment) -> dict[str, PolicySpec]:
+    """The policies of a point, by kind."""
+    return {"cache": config.cache, "prefetch": config.prefetch, "batch": config.scheduler.batch}
 
 
 class RunConfig(Experiment):

@@ -23,7 +23,7 @@ Choice = tuple[Node, dict[str, str]]
 
 SINGLE: set[Path] = {("name",), ("question",)}  # a list here is a mistake, not an axis
 POLICIES: set[Path] = {("cache",), ("prefetch",), ("scheduler", "batch")}
-WHOLE: dict[Path, str] = dict.fromkeys(POLICIES, "name") | {("trace",): "synthetic"}
+WHOLE: dict[Path, str] = dict.fromkeys(POLICIES, "name") | {("trace",): "synthetic", ("preset",): "name"}
 SIZES = ("slots", "bytes", "share")
 ARRIVALS = ("concurrency", "rate")
 

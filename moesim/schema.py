@@ -18,6 +18,12 @@ POLICY: dict[str, Any] = {
         },
     ]
 }
+PRESET: dict[str, Any] = {
+    "anyOf": [
+        {"type": ["string", "null"], "minLength": 1},
+        {"type": "object", "additionalProperties": {"$ref": "#/$defs/Axis"}},
+    ]
+}
 
 
 def experiment_schema() -> dict[str, Any]:
@@ -36,6 +42,7 @@ def experiment_schema() -> dict[str, Any]:
         "description": "named partial experiments, each merged into the rest of the file: the slowest axis",
         "additionalProperties": case,
     }
+    schema["properties"]["preset"] = _axis(PRESET | {"description": schema["properties"]["preset"]["description"]})
     definitions |= {"PolicySpec": POLICY, "Axis": {}}
     head: dict[str, Any] = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",

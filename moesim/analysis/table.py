@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from moesim.analysis import compare
+from moesim.analysis import compare, disagree
 from moesim.analysis.configurations import (
     UNLIMITED,
     Configuration,
@@ -21,9 +21,10 @@ from moesim.analysis.configurations import (
     size_text,
     summary_of,
 )
-from moesim.analysis.gap import MEASURES, against_baseline, gap
+from moesim.analysis.gap import MEASURES, gap
 from moesim.analysis.layout import WIDTH, Column, Line, fit, join, number, plain, share, significant, wrapped
 from moesim.analysis.naming import Set, heading, set_of, sets, usual_words
+from moesim.analysis.ranking import ranked
 
 MISSES, TIME = MEASURES["misses"], MEASURES["time"]
 MARKS = (
@@ -45,17 +46,19 @@ def render(results: Any, width: int = WIDTH) -> str:
 def lines(results: Any, width: int = WIDTH) -> list[Line]:
     """All lines: a block per group with its bounds, then what the figures are of and what the marks mean."""
     configurations = read(summary_of(results))
-    groups = list(grouped(configurations).values())
-    blocks = [[_cells(c, group) for c in group] + _bound_rows(group) for group in groups]
-    kept, widths = fit(COLUMNS, [row for block in blocks for row in block], width)
-    head = [Line(join(COLUMNS, [column.heading[i] for column in COLUMNS], kept, widths), "head") for i in (0, 1)]
+    groups = [ranked(group) for group in grouped(configurations).values()]
+    columns = LEAGUE if any(c.preset for c in configurations) else COLUMNS
+    blocks = [[_cells(c, group, columns) for c in group] + _bound_rows(group, columns) for group in groups]
+    kept, widths = fit(columns, [row for block in blocks for row in block], width)
+    head = [Line(join(columns, [column.heading[i] for column in columns], kept, widths), "head") for i in (0, 1)]
     keys = list(sets(configurations))
     result = warning(configurations)
     for group, block in zip(groups, blocks, strict=True):
         styles = ["oracle" if c.level == "oracle" else "plain" for c in group]
         styles += ["bound"] * (len(block) - len(group))
         result += _headed(wrapped(_title(group, keys), width), head)
-        result += [Line(join(COLUMNS, row, kept, widths), style) for row, style in zip(block, styles, strict=True)]
+        result += [Line(join(columns, row, kept, widths), style) for row, style in zip(block, styles, strict=True)]
+        result += [Line(text, "note") for text in disagree.words(group)]
         result.append(Line(""))
     return result + [Line(text, "note") for text in (*footer(configurations), *MARKS)]
 
@@ -101,8 +104,8 @@ def no_bound(configurations: Sequence[Configuration]) -> list[str]:
     return ["oracle: not a bound"] * oracle_is_no_bound(configurations)
 
 
-def _cells(configuration: Configuration, group: Sequence[Configuration]) -> list[str]:
-    return [column.cell(configuration, group) for column in COLUMNS]
+def _cells(configuration: Configuration, group: Sequence[Configuration], columns: Sequence[Column]) -> list[str]:
+    return [column.cell(configuration, group) for column in columns]
 
 
 def _mark(c: Configuration, group: Sequence[Configuration]) -> str:
@@ -121,13 +124,21 @@ def _latency(column: str) -> Callable[[Configuration, Sequence[Configuration]], 
     return lambda c, group: significant(c.mean(column) / 1e6)
 
 
-def _difference(c: Configuration, group: Sequence[Configuration]) -> str:
-    if c is baseline(group, TIME):
-        return ""
-    found = against_baseline(c, group, TIME)
-    if math.isnan(found.value):
-        return ""
-    return f"{found.value:+.1%} " if found.excludes(0) else f"({found.value:+.1%})"
+def _difference(column: str) -> Callable[[Configuration, Sequence[Configuration]], str]:
+    def cell(c: Configuration, group: Sequence[Configuration]) -> str:
+        base = baseline(group, TIME)
+        if base is None or c is base:
+            return ""
+        found = disagree.relative(c, base, column)
+        if math.isnan(found.value):
+            return ""
+        return f"{found.value:+.1%} " if found.excludes(0) else f"({found.value:+.1%})"
+
+    return cell
+
+
+def _moved(c: Configuration, group: Sequence[Configuration]) -> str:
+    return significant(c.mean("moved_bytes_per_output_token") / 1e9)
 
 
 def _gap(measure: str) -> Callable[[Configuration, Sequence[Configuration]], str]:
@@ -148,29 +159,36 @@ COLUMNS = (
     Column(("", "scope"), lambda c, group: c.scope, left=True),
     Column(("misses per", "token "), _mean_of(MISSES)),
     Column(("ms per", "token "), _mean_of(TIME, 1e-6)),
-    Column(("time", "vs B "), _difference, give_up=2),
+    Column(("time", "vs B "), _difference(TIME), give_up=2),
     Column(("TTFT", "p50 ms"), _latency("ttft_p50_ns"), give_up=3),
     Column(("TPOT", "p50 ms"), _latency("tpot_p50_ns"), give_up=4),
     Column(("gap, %", "misses"), _gap("misses"), give_up=1),
     Column(("gap, %", "time"), _gap("time"), give_up=1),
 )
+SHARED = (*COLUMNS[:4], Column(("misses", "vs B "), _difference(MISSES)), *COLUMNS[4:6])
+LEAGUE = (*SHARED, Column(("GB moved", "per token"), _moved, give_up=3), *COLUMNS[8:])
+"""columns where presets are compared, which prefetch: what crossed the link, in the place of latencies"""
 BOUNDS = (
     ("bound: transfers (MIN)", "min_misses_per_output_token", "bound_transfer_ns_per_output_token"),
     ("bound: all resident", "", "bound_resident_ns_per_output_token"),
 )
 
 
-def _bound_rows(group: Sequence[Configuration]) -> list[list[str]]:
+def _bound_rows(group: Sequence[Configuration], columns: Sequence[Column]) -> list[list[str]]:
     """The bounds of the group as rows, in the columns of misses and of time; none where the runs have none.
 
-    A scope has a row of its own where its bound differs.
+    A scope has a row of its own where its bound differs; of several in a scope (staging slots) the least holds for all.
     """
     rows: dict[tuple[str, ...], list[list[str]]] = {}
+    heads = [column.heading for column in columns]
     for name, misses, time in BOUNDS:
-        for configuration in {c.scope: c for c in group}.values():
-            least = configuration.mean(misses) if misses else math.nan
-            fastest = configuration.mean(time) / 1e6
-            if not math.isnan(fastest):
-                cells = ["", name, configuration.scope, significant(least) + " ", significant(fastest) + " "]
-                rows.setdefault((name, *cells[3:]), []).append(cells + [""] * (len(COLUMNS) - len(cells)))
+        for scope in dict.fromkeys(c.scope for c in group):
+            here = [c for c in group if c.scope == scope and not math.isnan(c.mean(time))]
+            if here:
+                least = min(c.mean(misses) for c in here) if misses else math.nan
+                cells = dict.fromkeys(heads, "") | {heads[1]: name, heads[2]: scope}
+                cells[COLUMNS[3].heading] = significant(least) + " "
+                cells[COLUMNS[4].heading] = significant(min(c.mean(time) for c in here) / 1e6) + " "
+                shown = list(cells.values())
+                rows.setdefault((name, *shown[3:]), []).append(shown)
     return [[*same[0][:2], same[0][2] if len(same) == 1 else "", *same[0][3:]] for same in rows.values()]

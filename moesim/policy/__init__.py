@@ -2,7 +2,7 @@
 
 from moesim.policy.base import KINDS, LEVELS, BatchPolicy, CachePolicy, Policy, Pool, PrefetchPolicy
 from moesim.policy.queue import Limits, Queued
-from moesim.policy.registry import check, find, make, names, register
+from moesim.policy.registry import check, find, levels, make, names, parameters, register
 from moesim.policy.view import FAR, FAR_VIEWS, NEAR_VIEWS, LayerView, OracleView, QueueView, StepView, View
 
 __all__ = [
@@ -25,7 +25,9 @@ __all__ = [
     "View",
     "check",
     "find",
+    "levels",
     "make",
     "names",
+    "parameters",
     "register",
 ]

@@ -24,7 +24,7 @@ _schedules: dict[str, Schedule] = {}
 
 def schedule_key(config: Experiment, inputs: Inputs, replication: int) -> str:
     """What a frozen schedule depends on; runs with equal keys replay the same steps."""
-    plain = config.model_dump(mode="json", exclude={"name", "question", "memory", "cache", "prefetch", "labels"})
+    plain = config.model_dump(mode="json", exclude={"name", "question", "memory", "cache", "prefetch", "preset", "labels"})
     plain["machine"].pop("expert_start", None)
     digests = (inputs.trace.digest, id(inputs.trace), inputs.costs.digest, inputs.shape.name)
     return json.dumps([plain, replication, digests], sort_keys=True)

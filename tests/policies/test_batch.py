@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from moesim.check.drive import Variant, label, variants
 from moesim.policy import BatchPolicy, Limits, Queued, find
 from moesim.policy.batch import fill
-from tests.policies.drive import Variant, label, variants
 from tests.policies.queues import decode, form, prompt, queues
 
 VARIANTS = variants("batch")

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from moesim.check.drive import Drive, Variant, label, variants
 from moesim.files import shipped
 from moesim.policy import FAR, CachePolicy, Pool, find, names
 from moesim.policy.registry import _signature
 from moesim.sim.cache import Either
-from tests.policies.drive import Drive, Variant, label, variants
 
 POOL = range(40, 52)
 VARIANTS = variants("cache")

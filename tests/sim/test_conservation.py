@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from moesim.check.toy import run
 from moesim.policy import names
 from moesim.sim.cache import ExpertCache
 from tests.sim.test_patterns import cases
-from tests.sim.toy import run
 
 
 @settings(max_examples=200, deadline=None, derandomize=True)

@@ -9,7 +9,7 @@ from itertools import product
 import numpy as np
 
 from moesim.policy import FAR, LEVELS, CachePolicy, Pool, StepView, find, names
-from moesim.policy.registry import _signature
+from moesim.policy.registry import parameters
 from moesim.sim.cache import Either
 
 CHOICES = {
@@ -38,7 +38,7 @@ def variants(kind: str) -> list[Variant]:
     found = []
     for name in names(kind):
         cls = find(kind, name)
-        own = [p for p in CHOICES if f"{p}:" in _signature(cls)]
+        own = [p for p in CHOICES if p in parameters(cls)]
         for values in product(*(CHOICES[p] for p in own)):
             try:
                 cls(**dict(zip(own, values, strict=True)))

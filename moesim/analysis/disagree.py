@@ -1,0 +1,64 @@
+"""Where hits and time disagree: one policy misses less than another and takes longer, and both are shown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import permutations
+
+from moesim.analysis import compare
+from moesim.analysis.compare import Interval
+from moesim.analysis.configurations import Configuration, baseline
+from moesim.analysis.gap import MEASURES, paired
+
+
+@dataclass(frozen=True, slots=True)
+class Reversal:
+    """`ours` misses less than `theirs` and is slower: relative paired differences, both intervals exclude 0."""
+
+    ours: Configuration
+    theirs: Configuration
+    misses: Interval
+    time: Interval
+
+    @property
+    def size(self) -> float:
+        """How plain it is: the lesser of the two differences."""
+        return min(-self.misses.value, self.time.value)
+
+
+def reversals(group: Sequence[Configuration]) -> list[Reversal]:
+    """All of a group, the plainest first; oracles apart, which nobody deploys."""
+    pairs = permutations([c for c in group if c.level != "oracle"], 2)
+    found = [r for pair in pairs for r in _reversal(*pair)]
+    return sorted(found, key=lambda r: -r.size)
+
+
+def relative(ours: Configuration, theirs: Configuration, column: str) -> Interval:
+    """(ours - theirs) / theirs with its paired interval."""
+    mine, other = paired((ours, theirs), column)
+    return compare.ratio(mine - other, other)
+
+
+def _reversal(ours: Configuration, theirs: Configuration) -> Iterator[Reversal]:
+    misses, time = (relative(ours, theirs, MEASURES[measure]) for measure in ("misses", "time"))
+    if misses.excludes(0) and time.excludes(0) and misses.value < 0 < time.value:
+        yield Reversal(ours, theirs, misses, time)
+
+
+def words(group: Sequence[Configuration], most: int = 3) -> list[str]:
+    """A line that says how often it happens in a group of presets, and the plainest cases."""
+    if not any(c.preset for c in group) or len(group[0].runs) < 2:
+        return []
+    found = reversals(group)
+    others = len([c for c in group if c.level != "oracle"])
+    lines = [f"fewer misses and more time: {len(found)} of {others * (others - 1) // 2} pairs without an oracle"]
+    base = baseline(group, MEASURES["time"])
+    shown = sorted(found, key=lambda r: (r.theirs is not base, -r.size))[:most]
+    lines += [f"  {r.ours.policy} against {r.theirs.policy}: misses {_percent(r.misses)}, time {_percent(r.time)}" for r in shown]
+    return lines
+
+
+def _percent(interval: Interval) -> str:
+    value, low, high = (f"{part * 100:+.1f}" for part in (interval.value, interval.low, interval.high))
+    return f"{value} % [{low}, {high}]"

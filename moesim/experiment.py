@@ -142,20 +142,108 @@ Mix = Annotated[
 ]
 
 
-class Traffic(Frozen):
-    """The requests: how they arrive, how many, and of which captured sequences."""
+Tokens = Annotated[int, Field(ge=1, le=10**7)]
+EVERY = 10**9
+"""requests of a traffic that names no number: all that its arrivals file has"""
+KINDS = ("closed", "all", "poisson", "gamma", "trace")
+OWNERS = {"concurrency": ("closed",), "rate": ("poisson", "gamma"), "cv": ("gamma",), "arrivals": ("trace",)}
+"""kinds of traffic that need a key; it belongs to no other"""
+LENGTHS = {"fixed": ("tokens",), "uniform": ("min", "max"), "lognormal": ("mean", "cv"), "captured": ()}
+"""distributions of lengths, and the keys that each needs"""
 
-    kind: Literal["closed", "all", "poisson"] = Field(
+
+class Lengths(Frozen):
+    """Lengths of prompts or outputs, drawn by rule. In a file: `128`, or `{kind: lognormal, mean: 300, cv: 1.2}`."""
+
+    kind: Literal["fixed", "uniform", "lognormal", "captured"] = Field(
+        description="fixed: `tokens`; uniform: `min` to `max`; lognormal: `mean`, `cv`, cut to `min` .. `max`; "
+        "captured: any of those of the captured sequences"
+    )
+    tokens: Tokens | None = Field(None, description="tokens (kind fixed)")
+    min: Tokens | None = Field(None, description="fewest tokens (kinds uniform, lognormal)")
+    max: Tokens | None = Field(None, description="most tokens (kinds uniform, lognormal)")
+    mean: float | None = Field(None, ge=1, le=10**7, description="mean of the law before it is cut (kind lognormal)")
+    cv: float | None = Field(None, gt=0, le=100, description="its standard deviation / mean (kind lognormal)")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_file(cls, value: Any) -> Any:
+        plain = isinstance(value, int) and not isinstance(value, bool)
+        return {"kind": "fixed", "tokens": value} if plain else value
+
+    @model_validator(mode="after")
+    def _fits(self) -> Lengths:
+        if texts := lengths_rules(self.model_dump()):
+            raise broken("; ".join(texts))
+        return self
+
+
+class ArrivalsFile(Frozen):
+    """A file of arrivals and what is taken of it: first from .. to, then a sample, then the rate is scaled."""
+
+    file: str = Field(min_length=1, description="arrivals file, a path relative to this file, or a shipped name")
+    format: Literal["auto", "moesim", "azure", "mooncake", "burstgpt", "csv"] = Field(
+        "auto", description="format of the file (docs/traffic.md)"
+    )
+    empty: Literal["refuse", "drop"] = Field("refuse", description="requests without prompt or output tokens")
+    start: float = Field(0, ge=0, le=10**9, alias="from", description="seconds into the file at which to begin")
+    end: float | None = Field(None, gt=0, le=10**9, alias="to", description="seconds into the file at which to end")
+    sample: float = Field(1, gt=0, le=1, description="each request is kept with this probability")
+    scale: float = Field(1, gt=0, le=10**9, description="the rate is multiplied by it: 2 halves every gap")
+    context_max: Tokens | None = Field(
+        None, description="requests with more prompt and output tokens than this are left out"
+    )
+    model_config = ConfigDict(serialize_by_alias=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_file(cls, value: Any) -> Any:
+        return {"file": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _fits(self) -> ArrivalsFile:
+        if texts := arrivals_rules(self.model_dump()):
+            raise broken("; ".join(texts))
+        return self
+
+
+class Traffic(Frozen):
+    """The requests: how they arrive, how many, how long they are, and of which captured sequences."""
+
+    kind: Literal["closed", "all", "poisson", "gamma", "trace"] = Field(
         description="closed: `concurrency` users, each sends its next request when the last is answered; "
-        "all: every request is there at time 0; poisson: `rate` requests per second"
+        "all: every request is there at time 0; poisson: `rate` requests per second; gamma: the same with gaps of "
+        "coefficient of variation `cv`; trace: as an `arrivals` file has them"
     )
     concurrency: Count | None = Field(None, description="requests in the system (kind closed)")
-    rate: float | None = Field(None, gt=0, le=10**9, description="requests per second (kind poisson)")
-    requests: Count = Field(64, description="requests of a run")
+    rate: float | None = Field(None, gt=0, le=10**9, description="requests per second (kinds poisson, gamma)")
+    cv: float | None = Field(
+        None, ge=0.01, le=100, description="burstiness: standard deviation / mean of the gaps (kind gamma; 1: poisson)"
+    )
+    arrivals: ArrivalsFile | None = Field(None, description="arrivals file: its path, or {file: ..., scale: ...}")
+    requests: Count = Field(64, description="requests of a run; all of the file (kind trace) if it is not given")
     mix: Mix = Field("uniform", description="uniform, {domain: weight, ...}, or {from: {...}, to: {...}}")
+    prompt: Lengths | None = Field(
+        None, description="prompt tokens: a number or a distribution; those of the captured sequence if not given"
+    )
+    output: Lengths | None = Field(
+        None, description="output tokens: a number or a distribution; those of the captured sequence if not given"
+    )
+    longer: Literal["stitch", "recycle"] = Field(
+        "stitch",
+        description="a request longer than its captured sequence goes on with others of its domain, or with its own "
+        "again",
+    )
     prompt_min: Count | None = Field(None, description="take only sequences with at least so many prompt tokens")
     prompt_max: Count | None = Field(None, description="take only sequences with at most so many prompt tokens")
     output_max: Count | None = Field(None, description="at most so many output tokens of a request")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _all_of_a_trace(cls, value: Any) -> Any:
+        if isinstance(value, Mapping) and value.get("kind") == "trace" and value.get("requests") is None:
+            return {**value, "requests": EVERY}
+        return value
 
     @model_validator(mode="after")
     def _fits(self) -> Traffic:
@@ -285,11 +373,14 @@ def memory_rule(memory: Mapping[str, Any]) -> str | None:
 def traffic_rules(traffic: Mapping[str, Any]) -> list[str]:
     """What is wrong between the keys of a traffic section."""
     kind, texts = traffic.get("kind"), []
-    for key, owner in (("concurrency", "closed"), ("rate", "poisson")):
-        if kind == owner and traffic.get(key) is None:
+    for key, owners in OWNERS.items():
+        if kind in owners and traffic.get(key) is None:
             texts.append(f"kind {kind} needs {key}")
-        elif kind in ("closed", "all", "poisson") and kind != owner and traffic.get(key) is not None:
-            texts.append(f"{key} belongs to kind {owner}, and the kind is {kind}")
+        elif kind in KINDS and kind not in owners and traffic.get(key) is not None:
+            texts.append(f"{key} belongs to kind {' or '.join(owners)}, and the kind is {kind}")
+    if kind == "trace":
+        lengths = [key for key in ("prompt", "output") if traffic.get(key) is not None]
+        texts += [f"{key} belongs to the other kinds: an arrivals file has its own lengths" for key in lengths]
     low, high = traffic.get("prompt_min"), traffic.get("prompt_max")
     if isinstance(low, int) and isinstance(high, int) and low > high:
         texts.append(f"prompt_min ({low}) must not exceed prompt_max ({high})")
@@ -299,6 +390,30 @@ def traffic_rules(traffic: Mapping[str, Any]) -> list[str]:
             if isinstance(weights, Mapping) and weights and not any(weights.values()):
                 texts.append("mix needs a domain with a weight above 0")
     return texts
+
+
+def lengths_rules(lengths: Mapping[str, Any]) -> list[str]:
+    """What is wrong between the keys of a distribution of lengths."""
+    kind = lengths.get("kind")
+    if kind not in LENGTHS:
+        return []
+    takes = (*LENGTHS[kind], *(("min", "max") if kind == "lognormal" else ()))
+    texts = [f"kind {kind} needs {key}" for key in LENGTHS[kind] if lengths.get(key) is None]
+    given = [key for key in ("tokens", "min", "max", "mean", "cv") if lengths.get(key) is not None]
+    texts += [f"{key} does not belong to kind {kind}, which takes {', '.join(takes) or 'nothing'}"
+              for key in given if key not in takes]  # fmt: skip
+    low, high = lengths.get("min"), lengths.get("max")
+    if isinstance(low, int) and isinstance(high, int) and low > high:
+        texts.append(f"min ({low}) must not exceed max ({high})")
+    return texts
+
+
+def arrivals_rules(arrivals: Mapping[str, Any]) -> list[str]:
+    """What is wrong between the keys of an arrivals section."""
+    start, end = arrivals.get("from", 0), arrivals.get("to")
+    if isinstance(start, int | float) and isinstance(end, int | float) and start >= end > 0:
+        return [f"from ({start:g}) must be less than to ({end:g}), both in seconds"]
+    return []
 
 
 def synthetic_rules(trace: Mapping[str, Any]) -> list[str]:

@@ -23,9 +23,18 @@ Choice = tuple[Node, dict[str, str]]
 
 SINGLE: set[Path] = {("name",), ("question",)}  # a list here is a mistake, not an axis
 POLICIES: set[Path] = {("cache",), ("prefetch",), ("scheduler", "batch")}
-WHOLE: dict[Path, str] = dict.fromkeys(POLICIES, "name") | {("trace",): "synthetic", ("preset",): "name"}
+WHOLE: dict[Path, str] = dict.fromkeys(POLICIES, "name") | {
+    ("trace",): "synthetic",
+    ("preset",): "name",
+    ("traffic", "prompt"): "kind",
+    ("traffic", "output"): "kind",
+    ("traffic", "arrivals"): "file",
+}
+NAMED: dict[Path, str] = dict.fromkeys(POLICIES, "name") | {("traffic", "arrivals"): "file"}
+"""where a text stands for a mapping that has it under this key"""
 SIZES = ("slots", "bytes", "share")
-ARRIVALS = ("concurrency", "rate")
+ARRIVALS = ("concurrency", "rate", "cv", "arrivals")
+LENGTHS = ("prompt", "output")  # an arrivals file has its own
 
 
 def points(root: Node, override: Node | None, problems: list[Problem]) -> list[Choice]:
@@ -107,8 +116,8 @@ def merge(base: Node, over: Node, at: Path = ()) -> Node:
         return _mapped(over, lambda item: merge(base, item, at))
     if is_axis(base) and over.is_mapping and not _whole(over, at):
         return _mapped(base, lambda item: merge(item, over, at))
-    if at in POLICIES and isinstance(base.value, str):
-        base = Node({"name": base}, base.where, base.path)
+    if at in NAMED and isinstance(base.value, str):
+        base = Node({NAMED[at]: base}, base.where, base.path)
     if not (base.is_mapping and over.is_mapping) or _whole(over, at):
         return over
     merged = {key: value for key, value in base.value.items() if key not in _dropped(base, over, at)}
@@ -125,7 +134,7 @@ def _dropped(base: Node, over: Node, at: Path) -> tuple[str, ...]:
     if at == ("memory",) and any(size in over.value for size in SIZES):
         return SIZES
     if at == ("traffic",) and "kind" in over.value and over.child("kind").value != base.child("kind").value:
-        return ARRIVALS
+        return (*ARRIVALS, *LENGTHS) if over.child("kind").value == "trace" else ARRIVALS
     return ()
 
 

@@ -1,4 +1,4 @@
-"""What a run reads besides its configuration: routing trace, model shape, cost table, link."""
+"""What a run reads besides its configuration: routing trace, model shape, cost table, link, arrivals."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from moesim.errors import InputError, Problem, unknown
-from moesim.experiment import Synthetic
+from moesim.experiment import ArrivalsFile, Synthetic
 from moesim.files import shipped
 
 if TYPE_CHECKING:
@@ -22,16 +22,18 @@ if TYPE_CHECKING:
     from moesim.hardware.link import LinkTable
     from moesim.hardware.shape import ModelShape
     from moesim.sim import Inputs
+    from moesim.trace.arrivals import Arrivals
     from moesim.trace.routing import RoutingTrace
 
-FIELDS = ("trace", "model", "costs", "link")
+FIELDS = ("trace", "model", "costs", "link", "traffic.arrivals")
 
 
 @dataclass(frozen=True, slots=True)
 class Sources:
     """Names and paths of a run's inputs, as its configuration has them; None where the configuration has no valid one.
 
-    `trace` is a path, a shipped name, or the JSON of a synthetic one. Paths are relative to `base`.
+    `trace` is a path, a shipped name, or the JSON of a synthetic one; `arrivals` is there for traffic of kind trace.
+    Paths are relative to `base`.
     """
 
     trace: str | None
@@ -40,6 +42,9 @@ class Sources:
     link: str | None
     allow_extrapolation: bool
     base: str
+    arrivals: str | None = None
+    arrivals_format: str = "auto"
+    arrivals_empty: str = "refuse"
 
     @classmethod
     def of(cls, config: Experiment, base: Path | str) -> Sources:
@@ -50,8 +55,21 @@ class Sources:
         """The sources that an unchecked configuration names; what cannot be a source is None."""
         trace = values.get("trace")
         trace = _rule(trace) if isinstance(trace, Mapping) else _text(trace)
-        model, costs, link = (_text(values.get(field)) for field in FIELDS[1:])
-        return cls(trace, model, costs, link, values.get("allow_extrapolation") is True, str(base))
+        model, costs, link = (_text(values.get(field)) for field in FIELDS[1:4])
+        extrapolate = values.get("allow_extrapolation") is True
+        return cls(trace, model, costs, link, extrapolate, str(base), *_arrivals_file(values.get("traffic")))
+
+
+def _arrivals_file(traffic: object) -> tuple[str | None, str, str]:
+    """File, format and way with empty requests, of a traffic section whose other keys may be wrong."""
+    given = traffic.get("arrivals") if isinstance(traffic, Mapping) else None
+    plain = {"file": given} if isinstance(given, str) else given if isinstance(given, Mapping) else {}
+    try:
+        read = {key: plain[key] for key in ("file", "format", "empty") if key in plain}
+        spec = ArrivalsFile.model_validate(read)
+    except ValidationError:
+        return None, "auto", "refuse"
+    return spec.file, spec.format, spec.empty
 
 
 def _rule(trace: Mapping[str, Any]) -> str | None:
@@ -78,7 +96,8 @@ def load(sources: Sources) -> Inputs:
 
 @lru_cache(maxsize=256)
 def _inputs(sources: Sources, make: Callable[..., Inputs]) -> Inputs:
-    return make(_routing(sources), _model(sources), _costs(sources), _link(sources.link or "", sources.base))
+    read = _routing(sources), _model(sources), _costs(sources), _link(sources.link or "", sources.base)
+    return make(*read, _arrivals(sources) if sources.arrivals else None)
 
 
 @lru_cache(maxsize=256)
@@ -89,11 +108,12 @@ def problems_of(sources: Sources) -> tuple[Problem, ...]:
         "trace": lambda: _routing(sources),
         "costs": lambda: _costs(sources),
         "link": lambda: _link(sources.link or "", sources.base),
+        "traffic.arrivals": lambda: _arrivals(sources),
     }
     found: dict[str, list[Problem]] = {}
     for field, read in readers.items():
         try:
-            if getattr(sources, field) is not None:
+            if getattr(sources, field.rpartition(".")[2]) is not None:
                 read()
         except InputError as error:
             found[field] = [Problem(field, _told(problem, field)) for problem in error.problems]
@@ -153,6 +173,23 @@ def _made(rule: str, shape: ModelShape) -> RoutingTrace:
     return replace(trace, digest=hashlib.sha256(trace.experts.tobytes()).hexdigest())
 
 
+def _arrivals(sources: Sources) -> Arrivals:
+    return _read_arrivals(sources.arrivals or "", sources.arrivals_format, sources.arrivals_empty, sources.base)
+
+
+@lru_cache(maxsize=16)
+def _read_arrivals(name: str, format: str, empty: str, base: str) -> Arrivals:
+    from moesim.trace.arrivals import read_arrivals
+
+    if "/" in name or Path(name).suffix:
+        return read_arrivals(Path(base, name), format, empty)
+    known = {path.stem: path for path in shipped("traces", "arrivals").glob("*.parquet")}
+    if name not in known:
+        text = unknown("shipped arrivals", name, known)
+        raise InputError(Problem("traffic.arrivals", f"{text}; or a path to a file"))
+    return read_arrivals(known[name], format, empty)
+
+
 def _costs(sources: Sources) -> CostTable:
     try:
         _model(sources)
@@ -194,11 +231,12 @@ def located(config: RunConfig, base: str) -> RunConfig:
 
 
 def digests(inputs: Inputs) -> dict[str, str]:
-    """sha256 of what the inputs hold: trace, model, costs, link."""
+    """sha256 of what the inputs hold: trace, model, costs, link, and arrivals where there are some."""
     shape = hashlib.sha256(inputs.shape.model_dump_json().encode()).hexdigest()
     return {
         "trace": inputs.trace.digest,
         "model": shape,
         "costs": inputs.costs.digest,
         "link": inputs.link.digest,
+        **({"arrivals": inputs.arrivals.digest} if inputs.arrivals else {}),
     }

@@ -16,8 +16,10 @@ from moesim import grid, inputs, presets
 from moesim.document import Node, from_plain, read_document
 from moesim.errors import InputError, Problem, unknown
 from moesim.experiment import (
+    ArrivalsFile,
     Drift,
     Experiment,
+    Lengths,
     Machine,
     Memory,
     PolicySpec,
@@ -25,6 +27,8 @@ from moesim.experiment import (
     Scheduler,
     Synthetic,
     Traffic,
+    arrivals_rules,
+    lengths_rules,
     memory_rule,
     synthetic_rules,
     traffic_rules,
@@ -41,6 +45,9 @@ SECTIONS: dict[tuple[str, ...], type[BaseModel]] = {
     ("memory",): Memory,
     ("traffic",): Traffic,
     ("traffic", "mix"): Drift,
+    ("traffic", "arrivals"): ArrivalsFile,
+    ("traffic", "prompt"): Lengths,
+    ("traffic", "output"): Lengths,
     ("scheduler",): Scheduler,
     ("machine",): Machine,
 }
@@ -116,7 +123,7 @@ def _problems_in_use(tree: Node, config: RunConfig | None, base: str) -> Iterato
     sources = Sources.of_plain(values, base)
     unread = inputs.problems_of(sources)
     for problem in unread:
-        yield tree.child(problem.place).problem(problem.text)
+        yield _node(tree, problem.place.split(".")).problem(problem.text)
     if config is not None and not unread:
         for problem in _simulator_problems(inputs.located(config, base), inputs.load(sources)):
             yield _node(tree, tuple(problem.place.split("."))).problem(problem.text)
@@ -173,15 +180,18 @@ def _problems(tree: Node, base: str) -> Iterator[Problem]:
 
 
 def _rules(tree: Node, values: dict[str, Any]) -> Iterator[Problem]:
-    checks: dict[str, Callable[[Mapping[str, Any]], list[str]]] = {
-        "memory": lambda memory: [text] if (text := memory_rule(memory)) else [],
-        "traffic": traffic_rules,
-        "trace": synthetic_rules,
+    checks: dict[tuple[str, ...], Callable[[Mapping[str, Any]], list[str]]] = {
+        ("memory",): lambda memory: [text] if (text := memory_rule(memory)) else [],
+        ("traffic",): traffic_rules,
+        ("traffic", "prompt"): lengths_rules,
+        ("traffic", "output"): lengths_rules,
+        ("traffic", "arrivals"): arrivals_rules,
+        ("trace",): synthetic_rules,
     }
-    for key, check in checks.items():
-        if isinstance(values.get(key), dict):
-            for text in check(values[key]):
-                yield tree.child(key).problem(text)
+    for path, check in checks.items():
+        if isinstance(section := _at(values, path), dict):
+            for text in check(section):
+                yield _node(tree, path).problem(text)
     default = Experiment.model_fields["steps"].default
     wrong = warmup_rule(values.get("steps", default), values.get("warmup_steps", 0))
     if wrong:

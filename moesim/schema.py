@@ -25,6 +25,12 @@ PRESET: dict[str, Any] = {
     ]
 }
 
+SHORT: dict[str, dict[str, Any]] = {
+    "Lengths": {"type": "integer", "minimum": 1},
+    "ArrivalsFile": {"type": "string", "minLength": 1},
+}
+"""sections that may be written as a single value"""
+
 
 def experiment_schema() -> dict[str, Any]:
     """JSON schema (draft 2020-12) of an experiment file, with lists, named sets and cases."""
@@ -44,6 +50,8 @@ def experiment_schema() -> dict[str, Any]:
     }
     schema["properties"]["preset"] = _axis(PRESET | {"description": schema["properties"]["preset"]["description"]})
     definitions |= {"PolicySpec": POLICY, "Axis": {}}
+    for name, short in SHORT.items():
+        definitions[name] = {"anyOf": [short, definitions[name]]}
     head: dict[str, Any] = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "moesim experiment",

@@ -152,6 +152,9 @@ def test_schema_knows_every_key() -> None:
     assert {"name", "memory", "traffic", "cases"} <= set(schema["properties"])
     slots = schema["$defs"]["Memory"]["properties"]["slots"]["anyOf"]
     assert [form.get("type") for form in slots[1:]] == ["array", "object"]
+    lengths, arrivals = schema["$defs"]["Lengths"]["anyOf"], schema["$defs"]["ArrivalsFile"]["anyOf"]
+    assert lengths[0] == {"type": "integer", "minimum": 1} and "cv" in lengths[1]["properties"]
+    assert arrivals[0]["type"] == "string" and {"from", "to"} <= set(arrivals[1]["properties"])
     assert "name" not in schema["properties"]["cases"]["additionalProperties"]["properties"]
 
 

@@ -12,8 +12,20 @@ from pydantic import ValidationError
 
 from moesim.document import from_settings
 from moesim.errors import InputError
-from moesim.experiment import UNITS, Experiment, Memory, PolicySpec, RunConfig, Traffic, parse_bytes
+from moesim.experiment import (
+    EVERY,
+    UNITS,
+    ArrivalsFile,
+    Experiment,
+    Lengths,
+    Memory,
+    PolicySpec,
+    RunConfig,
+    Traffic,
+    parse_bytes,
+)
 from moesim.files import shipped
+from moesim.inputs import load
 from moesim.plan import read_plan
 from moesim.trace.routing import read_routing, write_routing
 from moesim.trace.synthetic import synthetic
@@ -74,8 +86,18 @@ def test_a_point_is_frozen() -> None:
     [
         ({"kind": "closed"}, "kind closed needs concurrency"),
         ({"kind": "poisson"}, "kind poisson needs rate"),
-        ({"kind": "all", "rate": 1.0}, "rate belongs to kind poisson"),
+        ({"kind": "all", "rate": 1.0}, "rate belongs to kind poisson or gamma"),
         ({"kind": "all", "prompt_min": 5, "prompt_max": 4}, "prompt_min (5) must not exceed prompt_max (4)"),
+        ({"kind": "gamma", "rate": 1.0}, "kind gamma needs cv"),
+        ({"kind": "poisson", "rate": 1.0, "cv": 2.0}, "cv belongs to kind gamma, and the kind is poisson"),
+        ({"kind": "trace"}, "kind trace needs arrivals"),
+        ({"kind": "all", "arrivals": "a.csv"}, "arrivals belongs to kind trace, and the kind is all"),
+        ({"kind": "trace", "arrivals": "a", "prompt": 5}, "prompt belongs to the other kinds: an arrivals file has"),
+        ({"kind": "trace", "arrivals": {"file": "a", "from": 9, "to": 3}}, "from (9) must be less than to (3)"),
+        ({"kind": "all", "prompt": {"kind": "fixed"}}, "kind fixed needs tokens"),
+        ({"kind": "all", "output": {"kind": "uniform", "min": 3}}, "kind uniform needs max"),
+        ({"kind": "all", "output": {"kind": "uniform", "min": 3, "max": 2}}, "min (3) must not exceed max (2)"),
+        ({"kind": "all", "prompt": {"kind": "captured", "mean": 3.0}}, "mean does not belong to kind captured, which"),
         ({"kind": "all", "mix": {"a": 0}}, "a weight above 0"),
         ({"kind": "all", "mix": {"from": {"a": 1}, "to": {"a": 0}}}, "a weight above 0"),
     ],
@@ -83,6 +105,24 @@ def test_a_point_is_frozen() -> None:
 def test_rules_between_values_hold_in_python_as_well(wrong: dict[str, Any], said: str) -> None:
     with pytest.raises(ValidationError, match=re.escape(said)):
         Traffic.model_validate(wrong)
+
+
+def test_lengths_and_arrivals_may_be_written_short() -> None:
+    made = Traffic.model_validate({"kind": "all", "prompt": 128, "output": {"kind": "captured"}})
+    assert made.prompt == Lengths(kind="fixed", tokens=128)
+    assert made.output == Lengths(kind="captured")
+    short = Traffic.model_validate({"kind": "trace", "arrivals": "a.csv"})
+    assert short.arrivals == ArrivalsFile(file="a.csv")
+    assert (Traffic(kind="all").requests, short.requests) == (64, EVERY)
+
+
+def test_traffic_of_every_kind_comes_back_from_what_it_writes() -> None:
+    arrivals = {"file": "a.csv", "from": 10, "to": 20.5, "scale": 2, "sample": 0.5, "empty": "drop", "format": "csv"}
+    lengths = {"prompt": {"kind": "lognormal", "mean": 300, "cv": 1.2, "max": 99}, "output": 5, "longer": "recycle"}
+    for traffic in ({"kind": "trace", "arrivals": arrivals}, {"kind": "gamma", "rate": 3, "cv": 2.5, **lengths}):
+        config = RunConfig.model_validate(tiny(traffic=traffic))
+        again = yaml.safe_load(yaml.safe_dump(config.experiment()))
+        assert RunConfig.model_validate(again) == config
 
 
 # ---- the file
@@ -131,7 +171,7 @@ def test_every_mistake_of_a_file_is_found_at_once_with_its_place(tmp_path: Path)
         "7: memory.bytes: '12QB' is no size",
         "7: memory: needs exactly one of slots, bytes and share; it has slots and bytes",
         "8: traffic: kind closed needs concurrency",
-        "8: traffic: rate belongs to kind poisson, and the kind is closed",
+        "8: traffic: rate belongs to kind poisson or gamma, and the kind is closed",
         "10: traffic.concurency: unknown key 'concurency'; did you mean 'concurrency'?",
         "11: traffic.rate: 0 must be more than 0",
         "12: traffic.mix.a: -1 must be at least 0",
@@ -166,7 +206,8 @@ def test_what_is_missing_is_named_with_what_it_is(tmp_path: Path) -> None:
         "{synthetic: iid|sticky|zipf, ...}",
         f"{path}:1: memory: is missing; it is the GPU memory of the expert cache",
         f"{path}:5: traffic.kind: is missing; it is: closed: `concurrency` users, each sends its next request when the "
-        "last is answered; all: every request is there at time 0; poisson: `rate` requests per second",
+        "last is answered; all: every request is there at time 0; poisson: `rate` requests per second; gamma: the same "
+        "with gaps of coefficient of variation `cv`; trace: as an `arrivals` file has them",
     ]
 
 
@@ -223,6 +264,77 @@ def test_traces_that_are_none_are_told(tmp_path: Path) -> None:
     assert len(found) == len(said)
     assert all(any(text in problem for problem in found) for text in said)
     assert read_routing(tmp_path / "good.parquet").tokens == 24
+
+
+CSV = "arrival_s,prompt_tokens,output_tokens\n0,3,2\n0.5,4,1\n0.5,0,1\n"
+
+
+def test_every_mistake_of_traffic_is_told_with_its_place(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(CSV + "0.1,5,x\n")
+    wrong = {"kind": "lognormal", "mean": 0.5, "min": 4, "max": 3}
+    traffic = {
+        "each": {
+            "a": {"kind": "trace", "arrivals": "a.csv", "prompt": {"kind": "fixed", "tokens": 0}},
+            "b": {"kind": "trace", "arrivals": {"file": "gone", "scale": 0, "fom": 3}},
+            "c": {"kind": "gamma", "rate": 1, "cv": 0, "output": wrong},
+            "d": {"kind": "all", "prompt": "many", "output": {"kind": "lognorm"}, "longer": "stich"},
+        }
+    }
+    told = mistakes(write(tmp_path, traffic=traffic))
+    found = [re.sub(r"^.*?tiny.yaml:\d+: traffic.each.[a-d]", "traffic", problem) for problem in told]
+    expected = [
+        "traffic: prompt belongs to the other kinds: an arrivals file has its own lengths",
+        "traffic.prompt.tokens: 0 must be at least 1",
+        f"traffic.arrivals: {tmp_path}/a.csv:4: 0 prompt tokens; a request needs at least 1",
+        f"traffic.arrivals: {tmp_path}/a.csv:5: output_tokens 'x' must be a whole number of tokens",
+        f"traffic.arrivals: {tmp_path}/a.csv:5: time 0.1 is before 0.5 in line 4; requests must be sorted by time",
+        "traffic.arrivals.scale: 0 must be more than 0",
+        "traffic.arrivals.fom: unknown key 'fom'; did you mean 'from'? There is: context_max, empty, file, format",
+        "traffic.arrivals: unknown shipped arrivals 'gone'",
+        "traffic.cv: 0 must be at least 0.01",
+        "traffic.output.mean: 0.5 must be at least 1",
+        "traffic.output: kind lognormal needs cv",
+        "traffic.output: min (4) must not exceed max (3)",
+        "traffic.prompt: 'many' must be a mapping of kind, tokens, min, max, mean, cv",
+        "traffic.output.kind: unknown value 'lognorm'; did you mean 'lognormal'? There is: captured, fixed, lognormal,",
+        "traffic.longer: unknown value 'stich'; did you mean 'stitch'? There is: recycle, stitch",
+    ]
+    missing = [text for text in expected if not any(problem.startswith(text) for problem in found)]
+    surplus = [problem for problem in found if not any(problem.startswith(text) for text in expected)]
+    assert (missing, surplus) == ([], [])
+
+
+def test_arrivals_that_are_none_are_told(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(CSV)
+    files = ["a.csv", "gone.csv", "nowhere", {"file": "a.csv", "format": "azure"}, {"file": "a.csv", "empty": "drop"}]
+    found = mistakes(write(tmp_path, traffic={"kind": "trace", "arrivals": files}))
+    said = ["a.csv:4: 0 prompt tokens", "there is no such file", "unknown shipped arrivals 'nowhere'", "looks like the"]
+    assert len(found) == len(said)
+    assert all(any(text in problem for problem in found) for text in said)
+    plan = read_plan(write(tmp_path, traffic={"kind": "trace", "arrivals": {"file": "a.csv", "empty": "drop"}}))
+    assert len(load(plan.runs()[0].sources).arrivals) == 2  # type: ignore[arg-type]
+
+
+def test_a_setting_reaches_arrivals_that_are_written_short(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(CSV.replace("0.5,0,1\n", ""))
+    path = write(tmp_path, traffic={"kind": "trace", "arrivals": "a.csv"})
+    plan = read_plan(path, from_settings(["traffic.arrivals.scale=[1, 2]"], []))
+    found = [(c.traffic.arrivals.file, c.traffic.arrivals.scale) for c in plan.configs if c.traffic.arrivals]
+    assert found == [("a.csv", 1.0), ("a.csv", 2.0)]
+
+
+def test_another_kind_of_traffic_drops_what_belongs_to_the_old_one(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(CSV.replace("0.5,0,1\n", ""))
+    cases = {
+        "gamma": {"traffic": {"kind": "gamma", "rate": 2, "cv": 3}},
+        "trace": {"traffic": {"kind": "trace", "arrivals": "a.csv"}},
+        "shorter": {"traffic": {"prompt": {"kind": "uniform", "min": 1, "max": 2}}},
+    }
+    traffic = {"kind": "poisson", "rate": 1, "prompt": {"kind": "fixed", "tokens": 4}}
+    gamma, trace, shorter = (c.traffic for c in read_plan(write(tmp_path, traffic=traffic, cases=cases)).configs)
+    assert (gamma.rate, gamma.cv, gamma.prompt) == (2, 3, Lengths(kind="fixed", tokens=4))
+    assert (trace.rate, trace.prompt) == (None, None)
+    assert shorter.prompt == Lengths(kind="uniform", min=1, max=2)
 
 
 def test_paths_are_relative_to_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -54,7 +54,7 @@ def _quotient(amount: pd.Series, count: pd.Series) -> np.ndarray:
 
 def summarize(counters: Mapping[str, int], requests: Mapping[str, Any] | pd.DataFrame) -> dict[str, float | int]:
     """Derived columns of one run's row in `summary.csv`, from its counters and its requests (columns or a frame)."""
-    return {**per_token(counters), **shares(counters), **bounds(counters), **latencies(requests)}
+    return {**per_token(counters), **shares(counters), **bounds(counters), **latencies(requests), **borrowed(requests)}
 
 
 def per_token(counters: Mapping[str, int]) -> dict[str, float]:
@@ -129,6 +129,19 @@ def latencies(requests: Mapping[str, Any] | pd.DataFrame) -> dict[str, float | i
     for name, times in values.items():
         result |= {f"{name}_{statistic}_ns": value for statistic, value in _statistics(times.tolist()).items()}
     return result
+
+
+def borrowed(requests: Mapping[str, Any] | pd.DataFrame) -> dict[str, float]:
+    """Shares of the measured requests' tokens whose routing is stitched, recycled, either (docs/traffic.md)."""
+    if "borrowed_tokens" not in requests:
+        return {}
+    measured = np.asarray(requests["measured"], dtype=bool)
+
+    def tokens(name: str) -> int:
+        return int(np.asarray(requests[name], dtype=np.int64)[measured].sum())
+
+    total = tokens("prompt_tokens") + tokens("output_tokens")
+    return {f"{what}_share": ratio(tokens(f"{what}_tokens"), total) for what in ("stitched", "recycled", "borrowed")}
 
 
 def _statistics(values: list[float] | list[int]) -> dict[str, float | int]:

@@ -10,6 +10,7 @@ import numpy as np
 from moesim.check.broken import Calls, require
 from moesim.policy import BatchPolicy, Limits, Queued
 
+FIELDS = ("request", "position", "prompt_left", "known", "skipped")
 Chosen = list[tuple[Queued, int]]
 
 
@@ -26,7 +27,8 @@ def draw_queue(rng: random.Random, router: str) -> list[Queued]:
 
 
 def snapshot(queue: list[Queued]) -> list[tuple[Any, ...]]:
-    return [(q.request, q.position, q.prompt_left, q.known, q.skipped) for q in queue]
+    """What a policy must leave as it is."""
+    return [(*(getattr(q, name) for name in FIELDS), None if q._routes is None else tuple(q._routes)) for q in queue]
 
 
 def form(made: BatchPolicy, queue: list[Queued], limits: Limits, calls: Calls) -> Chosen:

@@ -147,7 +147,8 @@ def _knowledge(kind: str, spec: PolicySpec, level: str) -> Iterator[Outcome]:
     plain = _plain(spec)
     settings: list[tuple[str, dict[str, Any]]] = [(f"{r} router", {"router": r}) for r in _routers(level)]
     first = _routers(level)[0]
-    settings.append(("frozen schedule", {"router": first, "schedule": "frozen"}))
+    if kind != "batch":  # what a batcher decides is recorded, and the rest replays it
+        settings.append(("frozen schedule", {"router": first, "schedule": "frozen"}))
     if kind == "cache":
         settings.append(("keys may bypass the cache", {"router": first, "memory": BYPASS}))
     if kind == "cache" and level in ("history", "layer"):

@@ -32,14 +32,14 @@ def cache(
             "--policies",
             metavar="NAME,...",
             help="NAME, NAME@SCOPE, NAME(PARAMETER=VALUE) or a path; min and min-bypass know the future. "
-            f"[default: {POLICIES}]",
+            f"(default: {POLICIES})",
         ),
     ] = None,
     sizes: Annotated[
         str | None,
         typer.Option(
             help="Of the whole cache: experts (400), experts a layer (8/layer), bytes (2GB, 500MiB) or a share (10%). "
-            f"[default: those of {SIZES} that hold a key in every pool]",
+            f"(default: those of {SIZES} that hold a key in every pool)",
         ),
     ] = None,
     scope: Annotated[str, typer.Option(help="global (one cache), layer (one each), or both.")] = "global,layer",

@@ -18,7 +18,7 @@ Layers = Annotated[
     int | None, typer.Option("--layers", min=1, help="Layers of a decoupled router, which decides once for all.")
 ]
 Experts = Annotated[
-    int | None, typer.Option("--experts", min=1, help="Experts of a layer [default: the source's, or largest id + 1].")
+    int | None, typer.Option("--experts", min=1, help="Experts of a layer (default: the source's, or largest id + 1).")
 ]
 PerToken = Annotated[int | None, typer.Option("--k", min=1, help="Experts of a token, for sources without them.")]
 KeyBytes = Annotated[

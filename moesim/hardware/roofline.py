@@ -161,7 +161,7 @@ def document(shape: ModelShape, device: str) -> dict[str, Any]:
         "formula": FORMULA,
         "constants": constants(gpu),
         "leaves_out": LEAVES_OUT,
-        "shape": shape.model_dump(mode="json"),
+        "shape": shape.model_dump(mode="json", exclude={"key_map", "key_sizes"}),
         "host_ns": HOST_NS,
         "components": components(Roofline(shape, gpu)),
     }

@@ -26,6 +26,18 @@ class Either:
         return key in self.one or key in self.other
 
 
+class Ahead:
+    """Keys of the present event that have to run and come before `key` in the order of `index`."""
+
+    __slots__ = ("key", "unrun")
+
+    def __init__(self, unrun: Container[int], key: int) -> None:
+        self.unrun, self.key = unrun, key
+
+    def __contains__(self, key: object) -> bool:
+        return isinstance(key, int) and key < self.key and key in self.unrun
+
+
 class Elsewhere:
     """Keys that are in no pool: absent, or in a staging slot."""
 
@@ -115,7 +127,7 @@ class ExpertCache:
         return True
 
     def start_first(self, keys: Iterable[int]) -> tuple[int, int | None]:
-        """Make room for the first of `keys`, to be prefetched, that finds some; also how many before it found none."""
+        """Make room for the first of `keys`, to be prefetched, that finds some; also how many found none before."""
         refused: dict[int, tuple[int, int]] = {}
         passed = 0
         for key in keys:
@@ -198,7 +210,8 @@ class ExpertCache:
             return (Either(Either(self.pinned, self.event), self.needed_sooner(key)),)
         if not self.event:
             return (self.pinned,)
-        return Either(self.event, self.pinned), Either(self.pinned, self.unrun), self.pinned
+        ahead = Ahead(self.unrun, key)
+        return Either(self.event, self.pinned), Either(self.pinned, self.unrun), Either(self.pinned, ahead)
 
     # -- on its way, and out -------------------------------------------------------------------------------------
 

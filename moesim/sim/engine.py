@@ -436,4 +436,4 @@ class Engine:
         self.link.submit(at)
         state, unrun = self.cache.state, self.cache.unrun
         keys = [key for key in dict.fromkeys(wanted) if state[key] == ABSENT and key not in unrun]
-        self.host += self.costs.copy_submit * self.link.plan(keys, self.keys.sizes, at)
+        self.host = self.link.plan(keys, self.keys.sizes, at, self.costs.copy_submit)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Container, Iterable, Sequence
-from itertools import islice
+from itertools import islice, takewhile
 from typing import Protocol
 
 NEVER = 1 << 62
@@ -63,8 +63,8 @@ class Link:
         self.demands: deque[Transfer] = deque()
         self.prefetches: deque[Transfer] = deque()
         """under way, with chunks left; `planned` are the keys of those that have not started, most urgent first"""
-        self.planned: dict[int, None] = {}
-        self.planned_at = 0
+        self.planned: dict[int, int] = {}
+        """when each of them was submitted, which is never before those ahead of it"""
         self.sizes: Sequence[int] = ()
         self.landing: deque[Transfer] = deque()
         """all chunks submitted, by end"""
@@ -111,15 +111,19 @@ class Link:
             self.demands.append(Transfer(key, nbytes, at, self.chunks(nbytes), True))
         self.submit(at)
 
-    def plan(self, keys: Sequence[int], nbytes: Sequence[int], at: int) -> int:
+    def plan(self, keys: Sequence[int], nbytes: Sequence[int], at: int, submit_ns: int = 0) -> int:
         """Replace the prefetches that have not started by `keys`, most urgent first, from `at` on.
 
-        `nbytes` is indexed by key. Returns how many of the keys were not planned already.
+        Keys that were not planned already are submitted one after another, in `submit_ns` each, and may start from then
+        on. `nbytes` is indexed by key. Returns when the last of them is submitted.
         """
         self.idle_since, self.now = None, at
-        before, self.planned = self.planned, dict.fromkeys(keys)
-        self.planned_at, self.sizes = at, nbytes
-        return len(self.planned.keys() - before.keys())
+        before, self.planned, self.sizes = self.planned, {}, nbytes
+        for key in keys:
+            if key not in before:
+                at += submit_ns
+            self.planned[key] = at
+        return at
 
     def under_way(self) -> list[int]:
         """Keys of prefetches that have started and have chunks left: those that can be cancelled."""
@@ -212,7 +216,7 @@ class Link:
         if self.prefetches:
             first = 0
         elif self.planned and not self.demands:
-            first = self.planned_at
+            first = next(iter(self.planned.values()))
         return first if first == NEVER else max(first, self.ends[0], self.now)
 
     def _pump(self, now: int) -> None:
@@ -239,13 +243,13 @@ class Link:
         return True
 
     def _start_planned(self) -> bool:
-        """Start the first planned key that finds room; those before it are dropped."""
-        passed, key = self.room.start_first(self.planned)
+        """Start the first planned key that is submitted and finds room; those before it are dropped."""
+        now = self.now
+        passed, key = self.room.start_first(takewhile(lambda key: self.planned[key] <= now, self.planned))
         self.dropped += passed
+        self.planned = dict(islice(self.planned.items(), passed + (key is not None), None))
         if key is None:
-            self.planned = {}
             return False
-        self.planned = dict.fromkeys(islice(self.planned, passed + 1, None))
         nbytes = self.sizes[key]
         transfer = Transfer(key, nbytes, self.now, self.chunks(nbytes), False)
         transfer.started = True

@@ -96,7 +96,7 @@ def requests_table(requests: Sequence[Request], warmup: int) -> dict[str, np.nda
 
     return {
         "request": ints("number"),
-        "sequence": ints("sequence"),
+        "sequence": ints("captured"),
         "domain": np.array([r.domain for r in came], dtype=object),
         "arrival_ns": ints("arrival"),
         "visible_ns": ints("visible"),
@@ -106,5 +106,8 @@ def requests_table(requests: Sequence[Request], warmup: int) -> dict[str, np.nda
         "prompt_tokens": ints("prompt"),
         "output_tokens": ints("output"),
         "recycled": np.array([r.recycled for r in came], dtype=bool),
+        "stitched_tokens": ints("stitched_tokens"),
+        "recycled_tokens": ints("recycled_tokens"),
+        "borrowed_tokens": ints("borrowed_tokens"),
         "measured": ints("started_step") >= warmup,
     }

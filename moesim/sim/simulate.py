@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 
 from moesim.experiment import Experiment
 from moesim.hardware.budget import pools
+from moesim.policy.residency import Residency
 from moesim.sim.bounds import min_misses
+from moesim.sim.inputs import Inputs, traffic_label
 from moesim.sim.log import requests_table
 from moesim.sim.result import RunResult
 from moesim.sim.schedule import Schedule
 from moesim.sim.server import FreeServer, ReplayServer, Server
-from moesim.sim.setup import Inputs, set_up
+from moesim.sim.setup import set_up
 from moesim.sim.workload import Workload
 
 Progress = Callable[[int], None]
@@ -26,7 +29,8 @@ def schedule_key(config: Experiment, inputs: Inputs, replication: int) -> str:
     """What a frozen schedule depends on; runs with equal keys replay the same steps."""
     plain = config.model_dump(mode="json", exclude={"name", "question", "memory", "cache", "prefetch", "preset", "labels"})
     plain["machine"].pop("expert_start", None)
-    digests = (inputs.trace.digest, id(inputs.trace), inputs.costs.digest, inputs.shape.name)
+    arrivals = inputs.arrivals.digest if inputs.arrivals else ""
+    digests = (inputs.trace.digest, id(inputs.trace), inputs.costs.digest, inputs.shape.name, arrivals)
     return json.dumps([plain, replication, digests], sort_keys=True)
 
 
@@ -47,17 +51,28 @@ def simulate(
     """
     setup = set_up(config, inputs, replication, verify=check, direct=direct)
     workload = _workload(config, inputs, replication)
+    config, served = _served(config, inputs, workload)
     server: Server
     schedule = None
     if config.schedule == "frozen":
         schedule = frozen_schedule(config, inputs, replication)
-        server = ReplayServer(config, inputs, setup, schedule, workload)
+        # The recorded requests have all their routes; those of this workload are bound as they come.
+        served = replace(inputs, trace=schedule.workload.trace)
+        server = ReplayServer(config, served, setup, schedule, workload)
     else:
-        server = FreeServer(config, inputs, setup, workload)
+        server = FreeServer(config, served, setup, workload)
+    _show_cache(server)
     if progress is not None:
         server.progress = progress
     server.run()
     return _result(config, inputs, server, schedule)
+
+
+def _show_cache(server: Server) -> None:
+    """Let a batch policy that wants to see what is on the GPU."""
+    watch = getattr(server.scheduler.policy, "watch", None)
+    if watch is not None:
+        watch(Residency(server.setup.engine.keys.table, server.setup.cache.state))
 
 
 def frozen_schedule(config: Experiment, inputs: Inputs, replication: int) -> Schedule:
@@ -72,7 +87,9 @@ def frozen_schedule(config: Experiment, inputs: Inputs, replication: int) -> Sch
 
 def _record(config: Experiment, inputs: Inputs, replication: int) -> Schedule:
     setup = set_up(config, inputs, replication, resident=True)
-    server = FreeServer(config, inputs, setup, _workload(config, inputs, replication))
+    workload = _workload(config, inputs, replication)
+    config, served = _served(config, inputs, workload)
+    server = FreeServer(config, served, setup, workload)
     server.run()
     starts = [row[1] for row in server.log.rows]
     ends = [row[2] for row in server.log.rows]
@@ -81,7 +98,16 @@ def _record(config: Experiment, inputs: Inputs, replication: int) -> Schedule:
 
 
 def _workload(config: Experiment, inputs: Inputs, replication: int) -> Workload:
-    return Workload(inputs.trace, config.traffic, config.seed, replication, config.replications)
+    return Workload(
+        inputs.trace, config.traffic, config.seed, replication, config.replications, arrivals=inputs.arrivals
+    )
+
+
+def _served(config: Experiment, inputs: Inputs, workload: Workload) -> tuple[Experiment, Inputs]:
+    """What the server is handed: the routes of its requests, and how many of them a file of arrivals has."""
+    if config.traffic.kind == "trace":
+        config = config.model_copy(update={"traffic": workload.traffic})
+    return config, replace(inputs, trace=workload.trace)
 
 
 def _result(config: Experiment, inputs: Inputs, server: Server, schedule: Schedule | None) -> RunResult:
@@ -93,7 +119,8 @@ def _result(config: Experiment, inputs: Inputs, server: Server, schedule: Schedu
     counters["requests_finished"] = int(((table["finished_ns"] >= 0) & table["measured"]).sum())
     counters["longest_pass_over"] = server.scheduler.longest_pass_over
     counters |= _bounds(config, inputs, server, schedule)
-    return RunResult(counters, steps, table, server.setup.labels)
+    labels = server.setup.labels | traffic_label(inputs.arrivals, config.traffic.requests)
+    return RunResult(counters, steps, table, labels)
 
 
 def _output_tokens(server: Server, warmup: int) -> int:

@@ -1,4 +1,4 @@
-"""Requests, bound to captured sequences so that their routing is real (docs/results.md)."""
+"""Requests, bound to captured sequences so that their routing is real (docs/traffic.md)."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from moesim.experiment import Drift, Traffic
+from moesim.sim.binding import Binder
+from moesim.sim.traffic import chosen, gap_of, length_of
+from moesim.trace.arrivals import Arrivals
 from moesim.trace.routing import RoutingTrace
 
 NOT_YET = -1
@@ -24,6 +27,7 @@ class Request:
 
     number: int
     sequence: int
+    """its sequence in `Workload.trace`"""
     domain: str
     prompt: int
     output: int
@@ -36,6 +40,12 @@ class Request:
     first_token: int = NOT_YET
     finished: int = NOT_YET
     produced: int = 0
+    captured: int = NOT_YET
+    """the captured sequence that it begins with"""
+    stitched_tokens: int = 0
+    recycled_tokens: int = 0
+    borrowed_tokens: int = 0
+    """stitched or recycled (see `Borrowed`)"""
 
 
 def eligible(trace: RoutingTrace, traffic: Traffic) -> np.ndarray:
@@ -65,22 +75,45 @@ class Workload:
     replications are independent given the capture; only a domain with fewer sequences than replications lends its own
     to several. A domain is drawn by the mix, then its share's next sequence in a shuffled order; when the share is used
     up it is shuffled and used again, and the request is marked recycled.
+
+    `trace` holds the routes: those of request r are its sequence `sequences[r]`. It is the captured trace as long as
+    requests have the lengths of their sequences, else one in which each request is a sequence (see `Binder`).
     """
 
-    def __init__(self, trace: RoutingTrace, traffic: Traffic, seed: int, replication: int, replications: int) -> None:
-        self.trace, self.traffic = trace, traffic
+    def __init__(
+        self,
+        trace: RoutingTrace,
+        traffic: Traffic,
+        seed: int,
+        replication: int,
+        replications: int,
+        arrivals: Arrivals | None = None,
+    ) -> None:
+        self.trace = self.captured = trace
         self.rng = stream(seed, replication, "requests")
-        chosen = eligible(trace, traffic)
-        self.domains = sorted({trace.domains[s] for s in chosen})
+        eligibles = eligible(trace, traffic)
+        self.domains = sorted({trace.domains[s] for s in eligibles})
         divide = np.random.default_rng([seed, zlib.crc32(b"shares")])
         self.shares: list[np.ndarray] = []
         for domain in self.domains:
-            own = divide.permutation([s for s in chosen if trace.domains[s] == domain])
+            own = divide.permutation([s for s in eligibles if trace.domains[s] == domain])
             share = own[replication::replications]
             self.shares.append(share if len(share) else own)
         self.order = [self.rng.permutation(share) for share in self.shares]
         self.taken = [0] * len(self.domains)
-        self.gaps = stream(seed, replication, "arrivals")
+        self.gaps, self.gap = stream(seed, replication, "arrivals"), gap_of(traffic)
+        self.lengths = [stream(seed, replication, purpose) for purpose in ("prompts", "outputs")]
+        self.prompt = length_of(traffic.prompt, trace.prompt_tokens[eligibles])
+        self.output = length_of(traffic.output, trace.output_tokens[eligibles])
+        self.arrivals = None
+        if traffic.arrivals is not None and arrivals is not None:
+            self.arrivals = chosen(arrivals, traffic.arrivals, stream(seed, replication, "sample"))
+            traffic = traffic.model_copy(update={"requests": min(traffic.requests, len(self.arrivals))})
+        self.traffic = traffic
+        self.binder: Binder | None = None
+        if self.arrivals or self.prompt or self.output:
+            self.binder = Binder(trace, self.shares, traffic.longer, stream(seed, replication, "binding"))
+            self.trace = self.binder.trace
         self.requests: list[Request] = []
         self.sequences: list[int] = []
 
@@ -90,27 +123,46 @@ class Workload:
         return self.requests[number]
 
     def _draw(self) -> None:
-        number, traffic = len(self.requests), self.traffic
-        shares = weights(traffic, self.domains, min(1.0, number / max(1, traffic.requests - 1)))
-        which = int(self.rng.choice(len(self.domains), p=shares))
+        number = len(self.requests)
+        which = self._domain(number)
         order, taken = self.order[which], self.taken[which]
         if taken and taken % len(order) == 0:
             order = self.order[which] = self.rng.permutation(self.shares[which])
-        sequence = int(order[taken % len(order)])
+        captured = int(order[taken % len(order)])
         self.taken[which] += 1
-        output = int(self.trace.output_tokens[sequence])
-        request = Request(
-            number,
-            sequence,
-            self.domains[which],
-            int(self.trace.prompt_tokens[sequence]),
-            min(output, traffic.output_max or output),
-            recycled=taken >= len(order),
-        )
-        if traffic.kind == "poisson":
-            before = self.requests[-1].arrival if self.requests else 0
-            request.arrival = before + round(self.gaps.exponential(1e9 / (traffic.rate or 1)))
-        elif traffic.kind == "all" or number < (traffic.concurrency or 0):
-            request.arrival = 0
+        prompt, output = self._tokens(number, captured)
+        recycled = taken >= len(order)
+        request = Request(number, captured, self.domains[which], prompt, output, recycled, captured=captured)
+        if self.binder is None:
+            request.recycled_tokens = request.borrowed_tokens = (prompt + output) * recycled
+        else:
+            request.sequence = number
+            found = self.binder.bind(which, captured, prompt, output)
+            request.stitched_tokens, request.recycled_tokens = found.stitched, found.recycled
+            request.borrowed_tokens = found.either
+        request.arrival = self._arrival(number)
         self.requests.append(request)
-        self.sequences.append(sequence)
+        self.sequences.append(request.sequence)
+
+    def _domain(self, number: int) -> int:
+        if self.arrivals is not None and self.arrivals.domains is not None:
+            return self.domains.index(self.arrivals.domains[number])
+        shares = weights(self.traffic, self.domains, min(1.0, number / max(1, self.traffic.requests - 1)))
+        return int(self.rng.choice(len(self.domains), p=shares))
+
+    def _tokens(self, number: int, captured: int) -> tuple[int, int]:
+        """Prompt and output tokens that a request asks for."""
+        if self.arrivals is not None:
+            prompt, output = int(self.arrivals.prompt[number]), int(self.arrivals.output[number])
+        else:
+            of_prompts, of_outputs = self.lengths
+            prompt = self.prompt(of_prompts) if self.prompt else int(self.captured.prompt_tokens[captured])
+            output = self.output(of_outputs) if self.output else int(self.captured.output_tokens[captured])
+        return prompt, min(output, self.traffic.output_max or output)
+
+    def _arrival(self, number: int) -> int:
+        if self.arrivals is not None:
+            return int(self.arrivals.arrival[number])
+        if self.gap is not None:
+            return (self.requests[-1].arrival if self.requests else 0) + self.gap(self.gaps)
+        return 0 if self.traffic.kind == "all" or number < (self.traffic.concurrency or 0) else NOT_YET

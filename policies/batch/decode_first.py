@@ -2,13 +2,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from moesim.policy import BatchPolicy, Limits, Queued, register
-from moesim.policy.batch import fill
+from moesim.policy import Limits, Queued, register
+from moesim.policy.batch import Aged, fill
 
 
 @register("decode-first")
-class DecodeFirst(BatchPolicy):
-    """Every ready decode token first, then waiting prompts, each in queue order (Orca; DeepSpeed inference)."""
+class DecodeFirst(Aged):
+    """Every ready decode token first, then waiting prompts, each in queue order (Orca; DeepSpeed inference).
+
+    Where more requests decode than a step takes, new prompts wait until one is through; a prompt that is under way and
+    passed over `patience` steps in a row goes first (null: it waits as well).
+    """
 
     source = "Orca (OSDI 2022)"
     cost = "O(queue)"
@@ -16,4 +20,4 @@ class DecodeFirst(BatchPolicy):
     def form(self, queue: Sequence[Queued], limits: Limits) -> list[tuple[Queued, int]]:
         decoding = [q for q in queue if q.decoding]
         prompts = [q for q in queue if not q.decoding]
-        return fill([*decoding, *prompts], limits)
+        return fill(self.aged(queue, [*decoding, *prompts]), limits)

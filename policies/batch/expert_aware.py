@@ -3,7 +3,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from moesim.policy import BatchPolicy, Limits, Queued, register
-from moesim.policy.batch import longest_expert_first
+from moesim.policy.batch import check_filing, longest_expert_first
 
 
 @register("expert-aware")
@@ -18,9 +18,7 @@ class ExpertAware(BatchPolicy):
     level = "queue"
 
     def __init__(self, filing: str = "majority") -> None:
-        if filing not in ("span", "majority"):
-            raise ValueError(f"filing {filing!r} must be span or majority")
-        self.filing = filing
+        self.filing = check_filing(filing)
 
     def form(self, queue: Sequence[Queued], limits: Limits) -> list[tuple[Queued, int]]:
         return longest_expert_first(queue, limits, self.filing)

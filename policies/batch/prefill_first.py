@@ -2,17 +2,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from moesim.policy import BatchPolicy, Limits, Queued, register
-from moesim.policy.batch import fill
+from moesim.policy import Limits, Queued, register
+from moesim.policy.batch import Aged, fill
 
 
 @register("prefill-first")
-class PrefillFirst(BatchPolicy):
-    """Waiting prompts alone as long as there are any, else decode tokens (vLLM before chunked prefill; TGI)."""
+class PrefillFirst(Aged):
+    """Waiting prompts alone as long as there are any, else decode tokens (vLLM before chunked prefill; TGI).
+
+    What is under way and was passed over `patience` steps in a row goes first; null: decode tokens wait for as long as
+    prompts come.
+    """
 
     source = "vLLM before chunked prefill; TGI"
     cost = "O(queue)"
 
     def form(self, queue: Sequence[Queued], limits: Limits) -> list[tuple[Queued, int]]:
         prompts = [q for q in queue if not q.decoding]
-        return fill(prompts or list(queue), limits)
+        return fill(self.aged(queue, prompts or queue), limits)

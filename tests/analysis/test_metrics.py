@@ -36,6 +36,16 @@ COUNTERS = {
 }  # fmt: skip
 
 
+def test_shares_of_borrowed_routing_are_of_the_measured_tokens() -> None:
+    counts = {"prompt_tokens": [5, 9, 6, 1, 8], "stitched_tokens": [4, 0, 2, 0, 9], "recycled_tokens": [0, 10, 2, 0, 9],
+              "borrowed_tokens": [4, 10, 3, 0, 9]}  # fmt: skip
+    # 21 prompt and 19 output tokens are measured; the last request is not.
+    expected = {"stitched_share": 6 / 40, "recycled_share": 12 / 40, "borrowed_share": 17 / 40}
+    assert metrics.borrowed(REQUESTS | counts) == expected
+    assert expected.items() <= metrics.summarize(COUNTERS, REQUESTS | counts).items()
+    assert metrics.borrowed(REQUESTS) == {}
+
+
 def test_latencies_of_each_request() -> None:
     got = metrics.request_metrics(pd.DataFrame(REQUESTS))
     assert got["ttft_ns"].tolist() == [50, 100, 400, 100, pd.NA]

@@ -110,13 +110,13 @@ def test_prefetch_of_the_next_layer_hides_behind_the_kernel() -> None:
 
 
 def test_a_prefetch_that_lands_while_the_host_submits_is_not_loaded_again() -> None:
-    # Asked at 0, the first key is copied 0-1000. The gate is at 990 with 5 bytes to go: late. The host takes 20 for its
-    # submission, and by 1010 the key is there; kernel -1110.
-    costs = ToyCosts(attention=990, copy_submit=20)
+    # Asked at 0, the first key is submitted until 20 and copied 20-1020. The gate is at 1010 with 10 bytes to go: late.
+    # The host takes 20 for its submission, and by 1030 the key is there; kernel -1130.
+    costs = ToyCosts(attention=1010, copy_submit=20)
     result = run([([0], [0])], prefetch="next-layer", costs=costs)
     assert classes(result) == {"late": 1}
     assert result.counters["demand_bytes"] + result.counters["prefetch_bytes"] == 1000
-    assert ends(result) == [1110]
+    assert ends(result) == [1130]
 
 
 def test_prefetch_in_time_is_a_prefetch_hit_and_then_a_reuse_hit() -> None:

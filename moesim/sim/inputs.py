@@ -1,0 +1,63 @@
+"""What a run reads, with the arrivals where its traffic has a file of them; and what does not fit together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from moesim import policy
+from moesim.errors import InputError, Problem, unknown
+from moesim.experiment import Experiment
+from moesim.sim import setup
+from moesim.sim.traffic import chosen
+from moesim.sim.workload import eligible, stream
+from moesim.trace.arrivals import Arrivals
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs(setup.Inputs):
+    """Everything that a run reads; `arrivals` is there for traffic of kind trace."""
+
+    arrivals: Arrivals | None = None
+
+
+def check(config: Experiment, inputs: Inputs) -> list[Problem]:
+    """What is wrong between a valid configuration and valid inputs, all of it."""
+    return [*setup.check(config, inputs), *_check_arrivals(config, inputs), *_check_batch(config)]
+
+
+def _check_batch(config: Experiment) -> list[Problem]:
+    spec = config.scheduler.batch
+    try:
+        watches = hasattr(policy.find("batch", spec.name), "watch")
+    except InputError:
+        return []  # reported where names are looked up
+    if config.schedule != "frozen" or not watches:
+        return []
+    why = "looks at the expert cache, and a frozen schedule is recorded with every expert there; use schedule: free"
+    return [Problem("scheduler.batch", f"{spec.name!r} {why}")]
+
+
+def _check_arrivals(config: Experiment, inputs: Inputs) -> list[Problem]:
+    spec, arrivals = config.traffic.arrivals, inputs.arrivals
+    if spec is None or arrivals is None:
+        return []
+    found = []
+    left = [len(chosen(arrivals, spec, stream(config.seed, r, "sample"))) for r in range(config.replications)]
+    if not all(left):
+        which = "" if not any(left) else f" in replication {left.index(0)}"
+        text = f"leaves none of the {len(arrivals):,} requests, which come in 0 to {arrivals.seconds:,.1f} s{which}"
+        found.append(Problem("traffic.arrivals", text))
+    if arrivals.domains is not None:
+        trace = inputs.trace
+        there = {trace.domains[s] for s in eligible(trace, config.traffic)}
+        missing = sorted(set(arrivals.domains) - there)
+        found += [Problem("traffic.arrivals", unknown("domain", domain, there)) for domain in missing if there]
+    return found
+
+
+def traffic_label(arrivals: Arrivals | None, requests: int) -> dict[str, str]:
+    """Whose arrivals drove the run, for results; nothing where a rule made them."""
+    if arrivals is None:
+        return {}
+    meta = arrivals.meta
+    return {"arrivals": f"arrivals: {meta.name} ({meta.label}), {requests:,} of {len(arrivals):,} requests"}

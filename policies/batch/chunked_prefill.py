@@ -1,0 +1,22 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from moesim.policy import Limits, Queued, register
+from moesim.policy.batch import Aged, pack
+
+
+@register("chunked-prefill")
+class ChunkedPrefill(Aged):
+    """Decode tokens first, then chunks of prompts fill the token budget (Sarathi-Serve, OSDI'24; today's vLLM).
+
+    The budget is `max_tokens`. Prompts that are under way go on before new ones start. Where more requests decode than
+    a step takes, new prompts wait until one is through; a prompt that is under way and passed over `patience` steps in
+    a row goes first (null: it waits as well).
+    """
+
+    def form(self, queue: Sequence[Queued], limits: Limits) -> list[tuple[Queued, int]]:
+        decoding = [q for q in queue if q.decoding]
+        begun = [q for q in queue if not q.decoding and q.position]
+        fresh = [q for q in queue if not q.decoding and not q.position]
+        return pack(self.aged(queue, [*decoding, *begun, *fresh]), limits)

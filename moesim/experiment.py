@@ -327,8 +327,10 @@ class Experiment(Frozen):
     prefetch: PolicySpec = Field(PolicySpec(name="none"), description="prefetch policy: which experts come early")
     machine: Machine = Field(default_factory=Machine, description="how experts are started and copied")
     preset: str | None = Field(
-        None, min_length=1, description="policies of a published system, under all that is said here: a shipped name, a "
-        "path, {name: ..., and changes}, or a part of an experiment",
+        None,
+        min_length=1,
+        description="policies of a published system, under all that is said here: a shipped name, a path, {name: ..., "
+        "and changes}, or a part of an experiment",
     )
     schedule: Literal["free", "frozen"] = Field(
         "free", description="free: the server as it runs; frozen: every policy replays the same recorded steps"

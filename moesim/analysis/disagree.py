@@ -55,7 +55,9 @@ def words(group: Sequence[Configuration], most: int = 3) -> list[str]:
     lines = [f"fewer misses and more time: {len(found)} of {others * (others - 1) // 2} pairs without an oracle"]
     base = baseline(group, MEASURES["time"])
     shown = sorted(found, key=lambda r: (r.theirs is not base, -r.size))[:most]
-    lines += [f"  {r.ours.policy} against {r.theirs.policy}: misses {_percent(r.misses)}, time {_percent(r.time)}" for r in shown]
+    for r in shown:
+        differences = f"misses {_percent(r.misses)}, time {_percent(r.time)}"
+        lines.append(f"  {r.ours.policy} against {r.theirs.policy}: {differences}")
     return lines
 
 

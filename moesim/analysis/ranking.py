@@ -9,7 +9,7 @@ import numpy as np
 
 from moesim.analysis import compare, drawing
 from moesim.analysis.configurations import Configuration, baseline, grouped, sizes_of
-from moesim.analysis.figures import LETTER, LEGEND, MISSES, SCALES, TIME
+from moesim.analysis.figures import LEGEND, LETTER, MISSES, SCALES, TIME
 from moesim.analysis.gap import against_baseline
 
 if TYPE_CHECKING:
@@ -46,8 +46,8 @@ def ranking(configurations: Sequence[Configuration], title: str) -> Figure | Non
             _dots(line[1], {y: compare.mean(c.values(TIME) * SCALES[TIME]) for y, c in here.items()}, level, look)
             _dots(line[2], {y: against_baseline(c, group, TIME).scaled(100) for y, c in here.items()}, level, look)
         _frame(line, group, f"{sizes[group[0]]:.3g} {unit}")
-    below = "presets by time per output token, the fastest first; left the misses of each, right its time against the best "
-    return drawing.finish(figure, panels, (title, below + "history policy (%): below 0 is faster"), configurations)
+    below = "presets by time per output token, the fastest first, and the misses of each; right of 0 is slower than B"
+    return drawing.finish(figure, panels, (title, below), configurations)
 
 
 def ranked(group: Sequence[Configuration]) -> list[Configuration]:
@@ -63,11 +63,9 @@ def _dots(panel: Axes, found: dict[int, compare.Interval], level: str, look: dic
     shown = {y: i for y, i in found.items() if not np.isnan(i.value)}
     if shown:
         limits = np.array([[i.value - i.low, i.high - i.value] if i.bounded else [0, 0] for i in shown.values()]).T
-        size = 8 if look["marker"] == "*" else 5
+        look = look | {"markersize": 8 if look["marker"] == "*" else 5, "linestyle": "", "elinewidth": 0.8}
         points = [i.value for i in shown.values()]
-        panel.errorbar(
-            points, list(shown), xerr=limits, linestyle="", elinewidth=0.8, markersize=size, label=f"level {level}", **look
-        )
+        panel.errorbar(points, list(shown), xerr=limits, label=f"level {level}", **look)
 
 
 def _frame(panels: Sequence[Axes], group: Sequence[Configuration], size: str) -> None:

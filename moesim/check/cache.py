@@ -156,8 +156,8 @@ def equal_drives(make: Make) -> None:
         events(one, first, 1, POOL)
         events(other, second, 1, POOL)
         if one.resident != other.resident:
-            kept = f"{_keys(one.resident)} the first time, {_keys(other.resident)} the second"
-            raise Broken(f"layer event {number + 1}: equal calls leave other keys there: {kept}; draw from pool.rng only")
+            kept = f"{_keys(one.resident)} are there the first time, {_keys(other.resident)} the second"
+            raise Broken(f"layer event {number + 1}: equal calls, other victims: {kept}; draw from pool.rng only")
 
 
 def memory(make: Make, slots: int, count: int = 50_000) -> int:

@@ -49,7 +49,7 @@ class CarefulPrefetch(PrefetchPolicy):
 
 
 def _is_key(key: Any) -> bool:
-    return isinstance(key, int | np.integer) and not isinstance(key, bool) and 0 <= key < LAYERS * EXPERTS
+    return isinstance(key, int | np.integer) and not isinstance(key, bool) and bool(0 <= key < LAYERS * EXPERTS)
 
 
 def plans(spec: dict[str, Any], router: str, **changes: Any) -> int:

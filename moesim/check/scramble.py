@@ -18,6 +18,7 @@ from typing import Any
 from unittest.mock import patch
 
 import numpy as np
+
 from moesim import policy
 from moesim.check.toy import ToyCosts, run, trace
 from moesim.policy import LEVELS, CachePolicy, Policy, PrefetchPolicy
@@ -145,7 +146,7 @@ def _listen(made: Policy, found: Run) -> Policy:
             views.append(args[-1])
             start(*args)
 
-        made.start = listening_start  # type: ignore[method-assign]
+        made.start = listening_start  # type: ignore[method-assign,assignment]
     if isinstance(made, CachePolicy):
         victim = made.victim
 

@@ -14,7 +14,7 @@ from moesim.check.broken import Broken, where
 from moesim.check.scramble import differences
 from moesim.errors import InputError, Problem
 from moesim.experiment import PolicySpec
-from moesim.policy import LEVELS, BatchPolicy, CachePolicy, Policy, PrefetchPolicy
+from moesim.policy import LEVELS, BatchPolicy, CachePolicy, Policy
 from moesim.policy.registry import levels
 
 BYPASS = {"slots": 1, "staging": 2, "scope": "global"}
@@ -41,17 +41,24 @@ class Check:
 
 
 def outcomes(kind: str, spec: PolicySpec, base: Path | str = ".") -> Iterator[Outcome]:
-    """Run every check on a policy, at each level that it takes unless `spec` says which. InputError if there is none."""
+    """Run every check on a policy, at each level that it takes unless `spec` says which. InputError if it is none."""
     cls = policy.find(kind, spec.name, base)
     if kind not in CONTRACTS:
-        raise InputError(Problem("", f"there are no checks of {kind} policies; there are some of {', '.join(CONTRACTS)}"))
+        raise InputError(Problem("", f"there are checks of {', '.join(CONTRACTS)} policies, none of {kind}"))
     yield from _documented(cls)
     given = "level" in policy.parameters(cls) and "level" not in spec.params
     for level in levels(cls) if given else [policy.make(kind, spec, base).level]:
         params = spec.params | {"level": level} if given else spec.params
         named = PolicySpec(name=_located(spec.name, base), params=params)
-        yield from map(partial(_outcome, level), CONTRACTS[kind](named, level))
-        yield from _knowledge(kind, named, level)
+        keeps = True
+        for check in CONTRACTS[kind](named, level):
+            outcome = _outcome(level, check)
+            keeps &= outcome.status == "pass"
+            yield outcome
+        if keeps:
+            yield from _knowledge(kind, named, level)
+        else:
+            yield Outcome(level, _knows(level), "skip", "it breaks the contract, so that no server can run with it")
 
 
 def _located(name: str, base: Path | str) -> str:
@@ -88,7 +95,7 @@ def _cache(spec: PolicySpec, level: str) -> list[Check]:
             check(make, number)
 
     return [
-        Check("names a key that is there and may go, whenever there is one", partial(all_slots, cache.victims, 1, 3, 6, 11)),
+        Check("names a key that is there and may go, if there is one", partial(all_slots, cache.victims, 1, 3, 6, 11)),
         Check("does so with keys of unequal sizes", partial(cache.unequal_sizes, make)),
         Check("does so in a large pool", partial(cache.large_pool, make)),
         Check("does so in a pool of several layers", partial(all_slots, cache.layers, 2, 6, 9)),
@@ -128,7 +135,11 @@ def _batch(spec: PolicySpec, level: str) -> list[Check]:
     ]
 
 
-CONTRACTS: dict[str, Callable[[PolicySpec, str], list[Check]]] = {"cache": _cache, "prefetch": _prefetch, "batch": _batch}
+CONTRACTS: dict[str, Callable[[PolicySpec, str], list[Check]]] = {
+    "cache": _cache,
+    "prefetch": _prefetch,
+    "batch": _batch,
+}
 
 
 def _routers(level: str) -> list[str]:
@@ -140,7 +151,7 @@ def _routers(level: str) -> list[str]:
 
 def _knowledge(kind: str, spec: PolicySpec, level: str) -> Iterator[Outcome]:
     """The scramble test in several settings."""
-    name = f"knows no more than {level!r} shows"
+    name = _knows(level)
     if level == LEVELS[-1]:
         yield Outcome(level, name, "skip", "an oracle knows everything, and is marked in every table")
         return
@@ -161,6 +172,10 @@ def _knowledge(kind: str, spec: PolicySpec, level: str) -> Iterator[Outcome]:
     for text, setting in settings:
         at = {"level": level, kind: plain} | setting
         yield _outcome(level, Check(f"{name} ({text})", partial(_same_decisions, at)))
+
+
+def _knows(level: str) -> str:
+    return f"knows no more than {level!r} shows"
 
 
 def _same_decisions(setting: dict[str, Any]) -> None:

@@ -37,7 +37,8 @@ def entry(kind: str, name: str, cls: type[Policy]) -> Entry:
 
 def entries(kinds: tuple[str, ...] = KINDS) -> tuple[list[Entry], list[Problem]]:
     """All policies of these kinds, by kind and name; and what is wrong with those that cannot be read."""
-    found, problems = [], []
+    found: list[Entry] = []
+    problems: list[Problem] = []
     for kind in kinds:
         for name in names(kind):
             try:

@@ -27,7 +27,8 @@ _schedules: dict[str, Schedule] = {}
 
 def schedule_key(config: Experiment, inputs: Inputs, replication: int) -> str:
     """What a frozen schedule depends on; runs with equal keys replay the same steps."""
-    plain = config.model_dump(mode="json", exclude={"name", "question", "memory", "cache", "prefetch", "preset", "labels"})
+    others = {"name", "question", "memory", "cache", "prefetch", "preset", "labels"}
+    plain = config.model_dump(mode="json", exclude=others)
     plain["machine"].pop("expert_start", None)
     arrivals = inputs.arrivals.digest if inputs.arrivals else ""
     digests = (inputs.trace.digest, id(inputs.trace), inputs.costs.digest, inputs.shape.name, arrivals)

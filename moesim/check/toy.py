@@ -102,7 +102,7 @@ def trace(
     lengths = [len(prompt) + len(output) for prompt, output in sequences]
     return RoutingTrace(
         meta=RoutingMeta(
-            model="toy", router=router, layers=layers, experts=experts, k=k, key_bytes=1000, label="synthetic"  # type: ignore[arg-type]
+            model="toy", router=router, layers=layers, experts=experts, k=k, key_bytes=1000, label="synthetic"
         ),
         experts=chosen,
         weights=np.ones_like(chosen, dtype=np.float16),

@@ -125,7 +125,7 @@ class Wrong(CachePolicy):
 @pytest.mark.parametrize(
     ("how", "check", "says"),
     [
-        ("bold", lambda make: cache.victims(make, 3), r"^call \d+, victim\(.*\): named \d+, which is barred, after used"),
+        ("bold", lambda make: cache.victims(make, 3), r"^call \d+, victim\(.*\): named \d+, which is barred, after "),
         ("gone", lambda make: cache.victims(make, 3), r"named \d+, which is not there"),
         ("shy", lambda make: cache.victims(make, 3), r"named no victim although [\d, …]+ may go"),
         ("vague", lambda make: cache.victims(make, 3), r"answered None, which is not True or False"),
@@ -140,7 +140,10 @@ def test_who_breaks_a_rule_is_found(how: str, check: Any, says: str) -> None:
         check(lambda: Wrong(how))
 
 
-@pytest.mark.parametrize("check", [cache.asking_changes_nothing, cache.equal_drives, lambda make: memory(make, 5, 4000)])
+RULES = [cache.asking_changes_nothing, cache.equal_drives, lambda make: memory(make, 5, 4000)]
+
+
+@pytest.mark.parametrize("check", RULES)
 def test_who_breaks_none_is_not(check: Any) -> None:
     check(lambda: Wrong("not at all"))
     events(Drive(Careful(Wrong("not at all"), random.Random(0)), 3, POOL), random.Random(7), 150, POOL)

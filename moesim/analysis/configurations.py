@@ -24,6 +24,7 @@ BESIDE = ("prefetch", "batch", "miss")  # policies beside the cache's
 PER_RUN = ("run", "replication")
 UNLIMITED = "unlimited"
 SIZE = ("bytes", "slots")
+TIME = "ns_per_output_token"
 LABELS = ("routing", "costs", "link", "kv")
 
 
@@ -216,3 +217,8 @@ def baseline(group: Sequence[Configuration], column: str) -> Configuration | Non
 def bound(group: Sequence[Configuration], column: str) -> Configuration | None:
     """The best unlimited oracle, in either scope."""
     return best([c for c in group if c.is_bound], column)
+
+
+def ranked(group: Sequence[Configuration]) -> list[Configuration]:
+    """A group with presets in the order of its times; another one as it is."""
+    return sorted(group, key=lambda c: c.mean(TIME)) if any(c.preset for c in group) else list(group)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import astuple
 from typing import Any
 
-from moesim.analysis import compare
+from moesim.analysis import compare, disagree
 from moesim.analysis.compare import Interval
 from moesim.analysis.configurations import (
     UNLIMITED,
@@ -59,7 +59,9 @@ def lines(results: Any, width: int = WIDTH) -> list[Line]:
     for key, members in found.items():
         title = wrapped([*heading(key, list(found)), *no_bound(members)], width)
         result += [Line(text, "title") for text in title]
-        result += [Line(join(columns, row, kept, widths)) for row in rows[key]]
+        for row, group in zip(rows[key], grouped(members).values(), strict=True):
+            result.append(Line(join(columns, row, kept, widths)))
+            result += [Line(f"  {text}", "note") for text in disagree.words(group, most=1)]
     return [*result, Line(""), *(Line(text, "note") for text in (*footer(configurations), *MARKS))]
 
 

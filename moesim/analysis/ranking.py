@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from moesim.analysis import compare, drawing
-from moesim.analysis.configurations import Configuration, baseline, grouped, sizes_of
-from moesim.analysis.figures import LEGEND, LETTER, MISSES, SCALES, TIME
+from moesim.analysis.configurations import TIME, Configuration, baseline, grouped, ranked, sizes_of
+from moesim.analysis.figures import LEGEND, LETTER, MISSES, SCALES
 from moesim.analysis.gap import against_baseline
 
 if TYPE_CHECKING:
@@ -48,11 +48,6 @@ def ranking(configurations: Sequence[Configuration], title: str) -> Figure | Non
         _frame(line, group, f"{sizes[group[0]]:.3g} {unit}")
     below = "presets by time per output token, the fastest first, and the misses of each; right of 0 is slower than B"
     return drawing.finish(figure, panels, (title, below), configurations)
-
-
-def ranked(group: Sequence[Configuration]) -> list[Configuration]:
-    """A group with presets in the order of its times; another one as it is."""
-    return sorted(group, key=lambda c: c.mean(TIME)) if any(c.preset for c in group) else list(group)
 
 
 def _name(c: Configuration) -> str:

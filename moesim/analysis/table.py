@@ -17,14 +17,14 @@ from moesim.analysis.configurations import (
     is_estimated,
     labels_of,
     oracle_is_no_bound,
+    ranked,
     read,
     size_text,
     summary_of,
 )
-from moesim.analysis.gap import MEASURES, gap
+from moesim.analysis.gap import MEASURES, against_baseline, gap
 from moesim.analysis.layout import WIDTH, Column, Line, fit, join, number, plain, share, significant, wrapped
 from moesim.analysis.naming import Set, heading, set_of, sets, usual_words
-from moesim.analysis.ranking import ranked
 
 MISSES, TIME = MEASURES["misses"], MEASURES["time"]
 MARKS = (
@@ -35,6 +35,14 @@ MARKS = (
     "gap: 0 % = best history policy, 100 % = best unlimited oracle, in misses and in time per token;",
     "  blank: the oracle was not shown to gain; unclear: the interval is wider than ± 100 %",
     "∞: unlimited horizon     scope: one cache for each layer, or a global one, of equal bytes in all",
+)
+MARKS_OF_PRESETS = (
+    MARKS[0],
+    MARKS[1],
+    "± half of the 95 % interval over replications, of the mean or of the paired difference from B; (in",
+    "  parentheses): not shown to differ from B. Not corrected for the number of comparisons",
+    "hits: keys of layer events that were there, of an earlier use + first use since a prefetch, in %",
+    "GB a token: all that crossed the link, wasted prefetches included     scope: of the cache",
 )
 
 
@@ -60,7 +68,8 @@ def lines(results: Any, width: int = WIDTH) -> list[Line]:
         result += [Line(join(columns, row, kept, widths), style) for row, style in zip(block, styles, strict=True)]
         result += [Line(text, "note") for text in disagree.words(group)]
         result.append(Line(""))
-    return result + [Line(text, "note") for text in (*footer(configurations), *MARKS)]
+    marks = MARKS_OF_PRESETS if columns is LEAGUE else MARKS
+    return result + [Line(text, "note") for text in (*footer(configurations), *marks)]
 
 
 def warning(configurations: Sequence[Configuration]) -> list[Line]:
@@ -124,17 +133,34 @@ def _latency(column: str) -> Callable[[Configuration, Sequence[Configuration]], 
     return lambda c, group: significant(c.mean(column) / 1e6)
 
 
-def _difference(column: str) -> Callable[[Configuration, Sequence[Configuration]], str]:
+def _difference(c: Configuration, group: Sequence[Configuration]) -> str:
+    if c is baseline(group, TIME):
+        return ""
+    found = against_baseline(c, group, TIME)
+    if math.isnan(found.value):
+        return ""
+    return f"{found.value:+.1%} " if found.excludes(0) else f"({found.value:+.1%})"
+
+
+def _against_base(column: str) -> Callable[[Configuration, Sequence[Configuration]], str]:
+    """The difference from the baseline by time, in misses or in time, with half of its interval."""
+
     def cell(c: Configuration, group: Sequence[Configuration]) -> str:
         base = baseline(group, TIME)
         if base is None or c is base:
             return ""
-        found = disagree.relative(c, base, column)
-        if math.isnan(found.value):
-            return ""
-        return f"{found.value:+.1%} " if found.excludes(0) else f"({found.value:+.1%})"
+        found = disagree.relative(c, base, column).scaled(100)
+        if math.isnan(found.value) or not found.bounded:
+            return "" if math.isnan(found.value) else f"({found.value:+.0f})"
+        digits = 1 if found.half < 9.95 else 0
+        words = f"{found.value:+.{digits}f} ±{found.half:.{digits}f}"
+        return f"{words} " if found.excludes(0) else f"({words})"
 
     return cell
+
+
+def _hits(c: Configuration, group: Sequence[Configuration]) -> str:
+    return f"{c.mean('reuse_rate') * 100:.0f}+{c.mean('prefetch_rate') * 100:.0f}"
 
 
 def _moved(c: Configuration, group: Sequence[Configuration]) -> str:
@@ -159,15 +185,22 @@ COLUMNS = (
     Column(("", "scope"), lambda c, group: c.scope, left=True),
     Column(("misses per", "token "), _mean_of(MISSES)),
     Column(("ms per", "token "), _mean_of(TIME, 1e-6)),
-    Column(("time", "vs B "), _difference(TIME), give_up=2),
+    Column(("time", "vs B "), _difference, give_up=2),
     Column(("TTFT", "p50 ms"), _latency("ttft_p50_ns"), give_up=3),
     Column(("TPOT", "p50 ms"), _latency("tpot_p50_ns"), give_up=4),
     Column(("gap, %", "misses"), _gap("misses"), give_up=1),
     Column(("gap, %", "time"), _gap("time"), give_up=1),
 )
-SHARED = (*COLUMNS[:4], Column(("misses", "vs B "), _difference(MISSES)), *COLUMNS[4:6])
-LEAGUE = (*SHARED, Column(("GB moved", "per token"), _moved, give_up=3), *COLUMNS[8:])
-"""columns where presets are compared, which prefetch: what crossed the link, in the place of latencies"""
+LEAGUE = (
+    *COLUMNS[:4],
+    Column(("misses", "vs B, % "), _against_base(MISSES)),
+    COLUMNS[4],
+    Column(("time", "vs B, % "), _against_base(TIME)),
+    Column(("hits,", "%"), _hits, give_up=1),
+    Column(("GB a", "token"), _moved, give_up=2),
+)
+"""columns where presets are compared: misses and time side by side, and what crossed the link; no gap, which is defined
+between caches with one prefetcher"""
 BOUNDS = (
     ("bound: transfers (MIN)", "min_misses_per_output_token", "bound_transfer_ns_per_output_token"),
     ("bound: all resident", "", "bound_resident_ns_per_output_token"),

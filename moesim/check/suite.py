@@ -70,7 +70,7 @@ def _documented(cls: type[Policy]) -> Iterator[Outcome]:
     if not (cls.__doc__ or "").strip():
         missing.insert(0, "a docstring")
     status = "fail" if missing else "pass"
-    text = f"it has no {' and no '.join(missing)}: the list of policies shows them" if missing else ""
+    text = f"it lacks {', '.join(missing)}, which the list of policies shows" if missing else ""
     yield Outcome("", "says what it does, where its rule comes from and what it costs", status, text)
 
 

@@ -72,7 +72,7 @@ def _from_entry(kind: str, entry: EntryPoint) -> type[Policy]:
     except Exception as error:
         raise InputError(Problem("", f"{where} does not load: {error!r}")) from error
     if not (isinstance(found, type) and issubclass(found, Policy) and found.kind == kind):
-        raise InputError(Problem("", f"{where} is {found!r}, and not a subclass of {kind.title()}Policy"))
+        raise InputError(Problem("", f"{where} is {found!r}, and no subclass of {kind.title()}Policy"))
     return found
 
 

@@ -15,6 +15,9 @@ class ChunkedPrefill(Aged):
     a row goes first (null: it waits as well).
     """
 
+    source = "Sarathi-Serve (OSDI 2024); vLLM with chunked prefill"
+    cost = "O(queue)"
+
     def form(self, queue: Sequence[Queued], limits: Limits) -> list[tuple[Queued, int]]:
         decoding = [q for q in queue if q.decoding]
         begun = [q for q in queue if not q.decoding and q.position]

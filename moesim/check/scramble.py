@@ -122,6 +122,7 @@ def recording(world: World, listen: Callable[[Policy, Run], Policy] | None = Non
     def new_init(self: FreeServer, *args: Any) -> None:
         init(self, *args)
         found.server = self
+        self.recording = True
 
     with (
         patch.object(SIMULATE, "_workload", lambda config, inputs, replication: Scripted(world, inputs.trace)),

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from moesim.errors import InputError, Problem
 from moesim.hardware.files import ARGUMENTS, CostFile, data_dir, read
 from moesim.hardware.grid import CostRangeError, Grid
 from moesim.hardware.shape import ModelShape
 
+if TYPE_CHECKING:
+    import numpy as np
+
 __all__ = ["CostRangeError", "CostTable", "data_dir", "load_costs"]
 
 REMEMBERED = 1 << 20  # answers kept, so that an endless run does not fill memory
-# Of a shape, what no kernel's time depends on: names, and how many layers the one layer of the table is repeated.
-FREE = {"name", "source", "layers", "top_k", "router_bytes"}
+# Of a shape, what no kernel's time of the table depends on: names, how many layers the one layer of the table is
+# repeated, which of them share keys, and what single keys weigh.
+FREE = {"name", "source", "layers", "top_k", "router_bytes", "key_map", "key_sizes"}
 
 
 class CostTable:
@@ -72,6 +77,32 @@ class CostTable:
     def step_rest(self, tokens: int) -> int:
         """What a step does once: embedding, layers without experts, and LM head and sampling of `tokens` tokens."""
         return self._cost("step_rest", tokens)
+
+    def flat(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """All components as arrays for compiled code (`moesim.sim.kernel`): grids, points of the axes, times in ns.
+
+        A row of `grids` [components in the order of ARGUMENTS, 15] is: number of axes; where its times start; whether
+        it may extrapolate; and per axis the argument it stands for, where its points start, how many they are, stride.
+        """
+        import numpy as np
+
+        grids = np.zeros((len(ARGUMENTS), 15), dtype=np.int64)
+        points: list[int] = []
+        times: list[int] = []
+        for row, name in zip(grids, ARGUMENTS, strict=True):
+            grid = self._grids[name]
+            row[:3] = len(grid.axes), len(times), grid.extrapolate
+            for axis, (argument, of_axis, stride) in enumerate(
+                zip(self._used[name], grid.points, grid.strides, strict=True)
+            ):
+                row[3 + 4 * axis : 7 + 4 * axis] = argument, len(points), len(of_axis), stride
+                points += of_axis
+            times += grid.ns
+        return grids, np.array([*points, 0], dtype=np.int64), np.array(times, dtype=np.int64)
+
+    def at(self, component: str, *arguments: int) -> int:
+        """A component by name; `arguments` are those of ARGUMENTS[component]."""
+        return self._cost(component, *arguments[: len(ARGUMENTS[component])])
 
     def _cost(self, *asked: str | int) -> int:
         known = self._known

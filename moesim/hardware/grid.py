@@ -33,7 +33,7 @@ class Grid:
     axes is a constant.
     """
 
-    __slots__ = ("_ns", "_strides", "axes", "component", "extrapolate", "points", "table")
+    __slots__ = ("axes", "component", "extrapolate", "ns", "points", "strides", "table")
 
     def __init__(
         self, table: str, component: str, axes: dict[str, list[int]], ns: list[int], *, extrapolate: bool = False
@@ -41,12 +41,12 @@ class Grid:
         self.table, self.component, self.extrapolate = table, component, extrapolate
         self.axes = tuple(axes)
         self.points = tuple(tuple(points) for points in axes.values())
-        self._ns = tuple(ns)
+        self.ns = tuple(ns)
         strides, step = [], 1
         for points in reversed(self.points):
             strides.append(step)
             step *= len(points)
-        self._strides = tuple(reversed(strides))
+        self.strides = tuple(reversed(strides))
 
     def at(self, point: tuple[int, ...]) -> int:
         """Nanoseconds at `point`, one value per axis: exact on the grid, multilinear between its points.
@@ -63,13 +63,17 @@ class Grid:
                 continue
             low = min(max(bisect_right(points, value) - 1, 0), len(points) - 2)
             share = (value - points[low]) / (points[low + 1] - points[low])
-            stride = self._strides[axis]
+            stride = self.strides[axis]
             base += low * stride
             if share == 1.0:
                 base += stride
             elif share:
                 corners = [pair for at, w in corners for pair in ((at, w * (1.0 - share)), (at + stride, w * share))]
-        ns = self._ns
+        ns = self.ns
         if len(corners) == 1:
             return ns[base]
-        return max(0, round(sum(weight * ns[base + at] for at, weight in corners)))
+        # Added one by one: `sum` rounds otherwise from Python 3.12 on, and compiled code (moesim.sim.kernel) not at all.
+        total = 0.0
+        for at, weight in corners:
+            total += weight * ns[base + at]
+        return max(0, round(total))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+
+Routes = np.ndarray | Callable[[], np.ndarray | None] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,12 +22,12 @@ class Queued:
     """One request with tokens that are ready to run and whose routes (decoupled router) are visible.
 
     `routes` are the strongest experts of the `known` next tokens, int16 [known], and nothing beyond them, not even as
-    the base of the array; None for a layer-wise router.
+    the base of the array; or what gives them when a policy first asks. None for a layer-wise router.
     """
 
     __slots__ = ("_routes", "_span", "known", "position", "prompt_left", "request", "skipped")
 
-    def __init__(self, request: int, position: int, prompt_left: int, known: int, routes: np.ndarray | None) -> None:
+    def __init__(self, request: int, position: int, prompt_left: int, known: int, routes: Routes) -> None:
         self.request = request
         self.position = position
         """tokens already processed"""
@@ -44,7 +47,13 @@ class Queued:
     @property
     def experts(self) -> np.ndarray:
         """Strongest expert of each of the next `known` tokens, int16 [known] (decoupled router only)."""
-        assert self._routes is not None, "a layer-wise router shows no routes in the queue"
+        routes = self._given()
+        assert routes is not None, "a layer-wise router shows no routes in the queue"
+        return routes
+
+    def _given(self) -> np.ndarray | None:
+        if callable(self._routes):
+            self._routes = self._routes()
         return self._routes
 
     def span(self) -> tuple[int, int]:
@@ -62,8 +71,9 @@ class Queued:
         self.prompt_left = max(0, self.prompt_left - tokens)
         self.skipped = 0
         self._span = None
-        if self._routes is not None:
-            self._routes = self._routes[tokens:]
+        if self.known:
+            routes = self._given()
+            self._routes = None if routes is None else routes[tokens:]
 
     def copy(self) -> Queued:
         twin = Queued(self.request, self.position, self.prompt_left, self.known, self._routes)

@@ -28,48 +28,48 @@ class Forecaster:
         the present step is one of those, unless its prompt goes on. What the batcher then does with that token is
         what it would do with a known one.
         """
-        last: dict[int, set[int]] = {}
+        last: dict[int, int] = {}
         waiting = {q.request: q.copy() for q in queue}
-        assumed: set[int] = set()
         if persist:
-            for part in running:
-                if part.request not in waiting:
-                    last[part.request] = self._experts(part.request, part.start + part.tokens - 1, 1)
-                    self._assume(waiting, assumed, part.request, part.start + part.tokens)
+            for request, start, tokens, _ in running:
+                if request not in waiting:
+                    self._assume(waiting, last, request, start + tokens)
         while waiting:
             chosen = self.policy.form(list(waiting.values()), self.limits)
             used: set[int] = set()
-            ran = set()
+            going_on = set()
             for queued, tokens in chosen:
                 request = queued.request
-                ran.add(request)
-                if request in assumed:
-                    used |= last[request]
+                if request in last:
+                    used |= self._experts(request, last[request], 1)
                     del waiting[request]
                     continue
                 used |= self._experts(request, queued.position, tokens)
                 queued.advance(tokens)
+                going_on.add(request)
                 if not queued.known:
                     del waiting[request]
                     if persist:
-                        last[request] = self._experts(request, queued.position - 1, 1)
-                        self._assume(waiting, assumed, request, queued.position)
+                        self._assume(waiting, last, request, queued.position)
             for request, queued in waiting.items():
-                if request not in ran:
+                if request not in going_on:
                     queued.skipped += 1
             yield used
 
     def _experts(self, request: int, position: int, tokens: int) -> set[int]:
-        row = self.trace.offsets[self.sequences[request]] + position
-        chosen = self.trace.experts[row : row + tokens, 0] if tokens > 1 else self.trace.experts[row, 0]
-        found = set(chosen.ravel().tolist())
+        row = self._row(request) + position
+        if tokens == 1:
+            found = set(self.trace.experts[row, 0].tolist())
+        else:
+            found = set(self.trace.experts[row : row + tokens, 0].ravel().tolist())
         found.discard(-1)
         return found
 
-    def _assume(self, waiting: dict[int, Queued], assumed: set[int], request: int, position: int) -> None:
-        """Queue one token whose route repeats the one before it."""
-        row = self.trace.offsets[self.sequences[request]]
-        routes = self.trace.experts[row + position - 1 : row + position, 0, 0].copy()
-        stand_in = Queued(request, 0, 0, 1, routes)
-        waiting[request] = stand_in
-        assumed.add(request)
+    def _assume(self, waiting: dict[int, Queued], last: dict[int, int], request: int, position: int) -> None:
+        """Queue one token whose route repeats the one before it, at `last`."""
+        last[request] = position - 1
+        row = self._row(request) + position - 1
+        waiting[request] = Queued(request, 0, 0, 1, lambda: self.trace.experts[row : row + 1, 0, 0].copy())
+
+    def _row(self, request: int) -> int:
+        return int(self.trace.offsets[self.sequences[request]])

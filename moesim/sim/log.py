@@ -7,8 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from moesim.sim.engine import CLASSES, PARTS
-from moesim.sim.setup import Setup
-from moesim.sim.work import Work
 from moesim.sim.workload import Request
 
 PHASES = ("prefill", "decode")
@@ -28,36 +26,53 @@ COUNTED = (
 """counters that only grow; a step's share is the difference"""
 
 
+GIVEN = ("step", "start_ns", "end_ns", "prefill_tokens", "decode_tokens", "requests")
+WIDTH = len(GIVEN) + len(PARTS) + len(COUNTED)
+CHUNK = 1024
+
+
 class StepLog:
-    """Cumulative counters after each step; differences give any window."""
+    """A row per step: GIVEN, PARTS, and COUNTED up to its end; differences of those give any window."""
 
-    def __init__(self, setup: Setup) -> None:
-        self.setup = setup
-        self.rows: list[list[int]] = []
-        self.parts: list[list[int]] = []
-        self.counts: list[list[int]] = []
+    def __init__(self) -> None:
+        self._chunks: list[np.ndarray] = []
+        self._length = 0
 
-    def add(self, step: int, start: int, end: int, work: Work) -> None:
-        """Step `step` is over."""
-        self.rows.append([step, start, end, work.prefill_tokens, work.decode_tokens, len(work.parts)])
-        self.parts.append(self.setup.engine.parts)
-        self.counts.append(self._count())
+    def add(self, row: Sequence[int] | np.ndarray) -> None:
+        """A step is over."""
+        at = self._length % CHUNK
+        if not at:
+            self._chunks.append(np.empty((CHUNK, WIDTH), dtype=np.int64))
+        self._chunks[-1][at] = row
+        self._length += 1
 
-    def _count(self) -> list[int]:
-        engine, cache, link = self.setup.engine, self.setup.cache.count, self.setup.link
-        found = list(engine.counts)
-        found += [cache.demand_bytes, cache.prefetch_bytes, cache.wasted_bytes, link.busy_ns, cache.evictions]
-        return [*found, engine.waves, link.dropped, link.cancelled, cache.bypasses, engine.unique_keys]
+    def __len__(self) -> int:
+        return self._length
+
+    @property
+    def rows(self) -> np.ndarray:
+        """GIVEN of each step, int64 [steps, 6]."""
+        return self._table()[:, : len(GIVEN)]
+
+    @property
+    def parts(self) -> np.ndarray:
+        """PARTS of each step, int64 [steps, 8]."""
+        return self._table()[:, len(GIVEN) : len(GIVEN) + len(PARTS)]
+
+    @property
+    def counts(self) -> np.ndarray:
+        """COUNTED up to the end of each step, int64 [steps, 34]."""
+        return self._table()[:, len(GIVEN) + len(PARTS) :]
+
+    def _table(self) -> np.ndarray:
+        return np.concatenate([*self._chunks, np.empty((0, WIDTH), dtype=np.int64)])[: self._length]
 
     def steps(self, warmup: int) -> dict[str, np.ndarray]:
         """Columns of the table of steps."""
-        rows, parts = _columns(self.rows, 6), _columns(self.parts, len(PARTS))
-        counts = np.diff(_columns(self.counts, len(COUNTED)), axis=1, prepend=0)
-        count = dict(zip(COUNTED, counts, strict=True))
-        names = ("step", "start_ns", "end_ns", "prefill_tokens", "decode_tokens", "requests")
-        table = dict(zip(names, rows, strict=True))
+        count = dict(zip(COUNTED, np.diff(self.counts.T, axis=1, prepend=0), strict=True))
+        table = dict(zip(GIVEN, self.rows.T, strict=True))
         table["unique_keys"] = count["unique_keys"]
-        table |= {f"{name}_ns": column for name, column in zip(PARTS, parts, strict=True)}
+        table |= {f"{name}_ns": column for name, column in zip(PARTS, self.parts.T, strict=True)}
         table |= {f"{c}_keys": count[f"{c}_keys_prefill"] + count[f"{c}_keys_decode"] for c in CLASSES}
         table |= {
             name: count[name] for name in ("demand_bytes", "prefetch_bytes", "wasted_bytes", "evictions", "waves")
@@ -67,24 +82,16 @@ class StepLog:
 
     def counters(self, warmup: int, layers: int) -> dict[str, int]:
         """Sums over the measured steps. The eight parts and `idle_ns` add up to `span_ns` exactly."""
-        if len(self.rows) <= warmup:
-            return (
-                dict.fromkeys(("steps", "layer_events", "span_ns", "idle_ns", *COUNTED), 0)
-                | {f"{part}_ns": 0 for part in PARTS}
-                | {"prefill_tokens": 0, "decode_tokens": 0}
-            )
-        rows, parts = self.rows[warmup:], self.parts[warmup:]
-        before = self.counts[warmup - 1] if warmup else [0] * len(COUNTED)
-        busy = sum(end - start for _, start, end, *_ in rows)
-        span = rows[-1][2] - rows[0][1]
+        rows, parts, counts = self.rows[warmup:], self.parts[warmup:].sum(axis=0), self.counts
+        _, start, end, prefill, decode, _ = rows.T
+        measured = len(rows) > 0
+        span = int(end[-1] - start[0]) if measured else 0
+        busy = int((end - start).sum())
         found = {"steps": len(rows), "layer_events": len(rows) * layers, "span_ns": span, "idle_ns": span - busy}
-        found |= {"prefill_tokens": sum(r[3] for r in rows), "decode_tokens": sum(r[4] for r in rows)}
-        found |= {f"{name}_ns": sum(p[i] for p in parts) for i, name in enumerate(PARTS)}
-        return found | {n: a - b for n, a, b in zip(COUNTED, self.counts[-1], before, strict=True)}
-
-
-def _columns(rows: Sequence[Sequence[int]], width: int) -> np.ndarray:
-    return np.array(rows, dtype=np.int64).reshape(-1, width).T
+        found |= {"prefill_tokens": int(prefill.sum()), "decode_tokens": int(decode.sum())}
+        found |= {f"{name}_ns": int(ns) for name, ns in zip(PARTS, parts, strict=True)}
+        total = counts[-1] - (counts[warmup - 1] if warmup else 0) if measured else np.zeros(len(COUNTED), np.int64)
+        return found | dict(zip(COUNTED, map(int, total), strict=True))
 
 
 def requests_table(requests: Sequence[Request], warmup: int) -> dict[str, np.ndarray]:

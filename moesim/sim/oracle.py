@@ -7,6 +7,7 @@ form, so this is a strong guess and no bound (docs/model.md); results are labell
 from __future__ import annotations
 
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,6 +30,9 @@ class FreeOracle:
         self.server = server
         self.coming: deque[Work] = deque()
         self.roll: Roll | None = None
+        self.next = np.zeros((0, 0), dtype=np.int64)
+        """step that uses each expert next, [rows, experts]; `missing` of them have none within reach"""
+        self.missing = 0
         self.recent: deque[int] = deque(maxlen=32)
         self.last_start = 0
 
@@ -42,30 +46,37 @@ class FreeOracle:
             self.coming.clear()
             length = sum(self.recent) // len(self.recent) if self.recent else 0
             self.roll = Roll(self.server, work, length)
-        return self._next_steps(step, len(work.layers), unseen)
+            self.next = np.full((len(work.layers), self.server.setup.engine.experts), unseen, dtype=np.int64)
+            self.missing = self.next.size
+        else:
+            self._pass(step, unseen)
+        while self.missing and len(self.coming) < REACH and (foreseen := self.roll.step()) is not None:
+            self.coming.append(foreseen)
+            self._enter(foreseen, step + len(self.coming), unseen)
+        return self.next[0] if len(self.next) == 1 else self.next
 
-    def _next_steps(self, step: int, rows: int, unseen: int) -> np.ndarray:
-        later = np.full((rows, self.server.setup.engine.experts), unseen, dtype=np.int64)
-        missing = later.size
-        for ahead in range(1, REACH + 1):
-            work = self._foreseen(ahead)
-            if work is None or not missing:
-                break
-            for row, of_layer in enumerate(work.layers):
-                for expert in of_layer.experts:
-                    if later[row, expert] == unseen:
-                        later[row, expert] = step + ahead
-                        missing -= 1
-        return later[0] if rows == 1 else later
+    def _pass(self, step: int, unseen: int) -> None:
+        """Step `step`, which was foreseen, is the present one: its experts are used next by what comes after it."""
+        rows, experts = np.nonzero(self.next == step)
+        self.next[rows, experts] = unseen
+        self.missing += len(rows)
+        left = set(zip(rows.tolist(), experts.tolist(), strict=True))
+        for ahead, work in enumerate(self.coming, 1):
+            if not left:
+                return
+            for found in [(row, e) for row, of_layer in enumerate(work.layers) for e in of_layer.experts]:
+                if found in left:
+                    left.remove(found)
+                    self.next[found] = step + ahead
+                    self.missing -= 1
 
-    def _foreseen(self, ahead: int) -> Work | None:
-        assert self.roll is not None
-        while len(self.coming) < ahead:
-            work = self.roll.step()
-            if work is None:
-                return None
-            self.coming.append(work)
-        return self.coming[ahead - 1]
+    def _enter(self, work: Work, at: int, unseen: int) -> None:
+        """`work` is foreseen for step `at`, the last so far."""
+        for row, of_layer in enumerate(work.layers):
+            for expert in of_layer.experts:
+                if self.next[row, expert] == unseen:
+                    self.next[row, expert] = at
+                    self.missing -= 1
 
 
 class Roll:
@@ -88,9 +99,10 @@ class Roll:
         server = self.server
         self.now += self.length
         self._arrive(self._deliver())
-        for _, number, position in [routed for routed in self.in_router if routed[0] <= self.now]:
-            self._ready(number, position)
-        self.in_router = [routed for routed in self.in_router if routed[0] > self.now]
+        if self.in_router:
+            for _, number, position in [routed for routed in self.in_router if routed[0] <= self.now]:
+                self._ready(number, position)
+            self.in_router = [routed for routed in self.in_router if routed[0] > self.now]
         queue = self.queue
         chosen = server.scheduler.policy.form(list(queue.values()), server.limits) if queue else []
         if not chosen:
@@ -101,14 +113,14 @@ class Roll:
 
     def _deliver(self) -> int:
         """The step is over: its requests go on or leave; say how many left."""
-        server, leaving = self.server, 0
-        for part in self.parts:
-            request = server.workload[part.request]
-            if part.prefill and part.start + part.tokens < request.prompt:
+        requests, produced, leaving = self.server.workload.requests, self.produced, 0
+        for number, start, tokens, prefill in self.parts:
+            request, reached = requests[number], start + tokens
+            if prefill and reached < request.prompt:
                 continue
-            self.produced[part.request] += 1
-            if self.produced[part.request] < request.output:
-                self._ready(part.request, part.start + part.tokens)
+            produced[number] += 1
+            if produced[number] < request.output:
+                self._ready(number, reached)
             else:
                 leaving += 1
         return leaving
@@ -132,9 +144,10 @@ class Roll:
 
     def _ready(self, number: int, position: int) -> None:
         """The request's prompt (position 0) or its token at `position` joins the end of the queue."""
-        request = self.server.workload[number]
-        tokens = request.prompt if position == 0 else 1
-        routes = routes_of(self.server.trace, request.sequence, position, tokens)
+        request, trace = self.server.workload.requests[number], self.server.trace
+        tokens = 1 if position else request.prompt
+        sequence = request.sequence
+        routes = partial(routes_of, trace, sequence, position, tokens)
         self.queue[number] = Queued(number, position, 0 if position else tokens, tokens, routes)
 
     def _take(self, chosen: list[tuple[Queued, int]]) -> None:

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from moesim.policy import BatchPolicy, Limits
-from moesim.sim.engine import StepCosts
 from moesim.sim.forecast import Forecaster
 from moesim.sim.foresight import first_uses, of_schedule
 from moesim.sim.scheduler import Scheduler
@@ -23,7 +22,6 @@ class Frame:
     visible: tuple[int, ...]
     """requests whose prompt or next token had become visible since the step before, in that order"""
     work: Work
-    costs: StepCosts
 
 
 @dataclass(slots=True)
@@ -84,7 +82,8 @@ def routes_of(trace: RoutingTrace, sequence: int, start: int, tokens: int) -> np
 
 def join(scheduler: Scheduler, request: Request, position: int, trace: RoutingTrace) -> None:
     """What `request` has at `position` - its prompt, or its next token - goes to the end of the queue."""
+    number, sequence, prompt = request.number, request.sequence, request.prompt
     if position == 0:
-        scheduler.admit(request.number, request.prompt, routes_of(trace, request.sequence, 0, request.prompt))
+        scheduler.admit(number, prompt, lambda: routes_of(trace, sequence, 0, prompt))
     else:
-        scheduler.sampled(request.number, position, routes_of(trace, request.sequence, position, 1))
+        scheduler.sampled(number, position, lambda: routes_of(trace, sequence, position, 1))

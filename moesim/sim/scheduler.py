@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from moesim.policy import BatchPolicy, Limits, Queued
+from moesim.policy.queue import Routes
 from moesim.sim.work import Part
 
 
@@ -25,44 +24,47 @@ class Scheduler:
     def __len__(self) -> int:
         return len(self.queue)
 
-    def admit(self, request: int, prompt: int, routes: np.ndarray | None) -> None:
+    def admit(self, request: int, prompt: int, routes: Routes) -> None:
         """A prompt has become visible."""
         self.queue[request] = Queued(request, 0, prompt, prompt, routes)
+
+    def sampled(self, request: int, position: int, routes: Routes) -> None:
+        """The token at `position` is there and routed: it waits at the end of the queue."""
+        self.queue[request] = Queued(request, position, 0, 1, routes)
 
     def form(self) -> tuple[Part, ...]:
         """Ask the policy for the next step and take it out of the queue; empty if nothing is ready."""
         chosen = self.policy.form(list(self.queue.values()), self.limits) if self.queue else []
         self._hold_to_rules(chosen)
-        return self.take([Part(q.request, q.position, n, not q.decoding) for q, n in chosen])
+        return self.take([Part(q.request, q.position, n, q.prompt_left > 0) for q, n in chosen])
 
     def take(self, parts: Sequence[Part]) -> tuple[Part, ...]:
         """These parts run now: advance their requests, age the others."""
-        running = {part.request for part in parts}
-        for part in parts:
-            queued = self.queue[part.request]
-            queued.advance(part.tokens)
-            if not queued.known:
-                del self.queue[part.request]
-        for request, queued in self.queue.items():
-            if request not in running:
+        queue = self.queue
+        going_on = set()
+        for request, _, tokens, _ in parts:
+            queued = queue.pop(request) if queue[request].known == tokens else queue[request]
+            queued.advance(tokens)
+            if queued.known:
+                going_on.add(request)
+        for request, queued in queue.items():
+            if request not in going_on:
                 queued.skipped += 1
                 self.longest_pass_over = max(self.longest_pass_over, queued.skipped)
         return tuple(parts)
 
-    def sampled(self, request: int, position: int, routes: np.ndarray | None) -> None:
-        """The token at `position` is there and routed: it waits at the end of the queue."""
-        self.queue[request] = Queued(request, position, 0, 1, routes)
-
     def _hold_to_rules(self, chosen: Sequence[tuple[Queued, int]]) -> None:
         """A policy that breaks the rules is a bug of the policy: say which rule."""
         name, limits = self.policy.name, self.limits
-        seen = {q.request for q, _ in chosen}
         if self.queue and not chosen:
             raise RuntimeError(f"batch policy {name!r} formed an empty step while {len(self.queue)} requests wait")
-        if len(seen) != len(chosen) or len(chosen) > limits.max_requests:
-            raise RuntimeError(f"batch policy {name!r} chose {len(chosen)} parts of {len(seen)} requests; {limits}")
-        if sum(n for _, n in chosen) > limits.max_tokens:
-            raise RuntimeError(f"batch policy {name!r} chose {sum(n for _, n in chosen)} tokens; {limits}")
+        seen, total = set(), 0
         for queued, tokens in chosen:
             if not 0 < tokens <= queued.known:
                 raise RuntimeError(f"batch policy {name!r} chose {tokens} tokens of a request that has {queued.known}")
+            seen.add(queued.request)
+            total += tokens
+        if len(seen) != len(chosen) or len(chosen) > limits.max_requests:
+            raise RuntimeError(f"batch policy {name!r} chose {len(chosen)} parts of {len(seen)} requests; {limits}")
+        if total > limits.max_tokens:
+            raise RuntimeError(f"batch policy {name!r} chose {total} tokens; {limits}")

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
-from itertools import count
+from functools import partial
 
 import numpy as np
 import simpy
-from simpy.events import EventPriority
 
 from moesim import policy
 from moesim.experiment import Experiment
 from moesim.policy import BatchPolicy, Limits
+from moesim.sim.compiled import Compiled
 from moesim.sim.engine import StepCosts
 from moesim.sim.forecast import Forecaster
 from moesim.sim.foresight import first_uses, persisting
@@ -23,25 +23,37 @@ from moesim.sim.setup import Inputs, Setup
 from moesim.sim.work import Part, Work, make_work
 from moesim.sim.workload import Request, Workload
 
-AFTER_ARRIVALS = EventPriority(2)
-"""SimPy priority of the engine's wake-up: a step is formed after the arrivals of its instant"""
+Kind = tuple[str, str]
+"""of foresight: level, and what it assumes of the unknown"""
 
 
 class Server:
     """State that a free run and a replay share: requests, the router's side queue, the log."""
 
-    def __init__(self, config: Experiment, inputs: Inputs, setup: Setup, workload: Workload) -> None:
-        self.config, self.inputs, self.setup = config, inputs, setup
+    def __init__(
+        self,
+        config: Experiment,
+        inputs: Inputs,
+        setup: Setup,
+        workload: Workload,
+        compiled: Compiled | None = None,
+    ) -> None:
+        self.config, self.inputs, self.setup, self.compiled = config, inputs, setup, compiled
         self.trace = inputs.trace
         self.workload = workload
         self.decoupled = self.trace.meta.router == "decoupled"
+        self.side_router = self.decoupled and config.machine.router == "side"
         self.limits = Limits(config.scheduler.max_tokens, config.scheduler.max_requests)
         made = policy.make("batch", config.scheduler.batch)
         assert isinstance(made, BatchPolicy)
         self.scheduler = Scheduler(made, self.limits)
-        self.log = StepLog(setup)
+        self.log = StepLog()
         self.router_free = 0
+        self.rows: list[int] = []
+        """where each request that has arrived starts in the trace"""
         self.tokens_out: list[int] = []
+        self.rolls = False
+        """whether what comes later has to be asked at every step, because it is rolled along"""
         self.progress: Callable[[int], None] = lambda steps: None
 
     def route_aside(self, tokens: int, now: int) -> int:
@@ -59,7 +71,7 @@ class Server:
         if decoding:
             attention += costs.attention_decode(len(decoding), sum(decoding))
         tokens = work.prefill_tokens + work.decode_tokens
-        routed = continuing if self.decoupled and self.config.machine.router == "critical" else 0
+        routed = continuing if self.decoupled and not self.side_router else 0
         return StepCosts(
             attention,
             costs.layer_rest(tokens),
@@ -68,62 +80,111 @@ class Server:
             costs.router(routed) if routed else 0,
         )
 
-    def sampling(self, parts: Sequence[Part]) -> tuple[list[int], list[int]]:
-        """Requests whose step yields a token, and those of them that go on after it."""
-        yielding = [p.request for p in parts if not p.prefill or p.start + p.tokens == self.workload[p.request].prompt]
-        return yielding, [r for r in yielding if self.workload[r].produced + 1 < self.workload[r].output]
+    def sampling(self, parts: Sequence[Part]) -> tuple[list[Request], list[tuple[Request, int]]]:
+        """Requests whose step yields a token, and those of them that go on after it, with the token's position."""
+        requests = self.workload.requests
+        yielding, continuing = [], []
+        for number, start, tokens, prefill in parts:
+            request = requests[number]
+            reached = start + tokens
+            if not prefill or reached == request.prompt:
+                yielding.append(request)
+                if request.produced + 1 < request.output:
+                    continuing.append((request, reached))
+        return yielding, continuing
 
-    def run_step(self, step: int, work: Work, costs: StepCosts, start: int, laters: Sequence[np.ndarray]) -> int:
-        """Run the step on the engine and log it."""
+    def run_step(
+        self, step: int, work: Work, start: int, sampled: int, continuing: int, later: Callable[[Kind], np.ndarray]
+    ) -> int:
+        """Run the step and log it; `later` says what a kind of foresight knows beyond it."""
         for part in work.parts:
-            request = self.workload[part.request]
-            if request.started_step < 0:
+            if part.start == 0:
+                request = self.workload.requests[part.request]
                 request.started, request.started_step = start, step
-        end = self.setup.engine.run(step, work, costs, start, laters)
-        self.log.add(step, start, end, work)
+        compiled, kinds = self.compiled, self.setup.foresights
+        if compiled is not None:
+            # Only a victim is chosen by what comes later, and without a miss there is none.
+            missing = compiled.ask(work.parts, self.rows) or self.rolls
+            known = later(kinds[0]) if missing and compiled.foresees else None
+            end = compiled.run(step, start, sampled, continuing, known)
+            self.log.add(compiled.book)
+        else:
+            work.costs = work.costs or self.costs_of(work, sampled, continuing)
+            end = self.setup.engine.run(step, work, work.costs, start, [later(kind) for kind in kinds])
+            self.log.add(self._row(step, start, end, work))
         if step % 100 == 99:
             self.progress(step + 1)
         return end
 
-    def deliver(self, yielding: Sequence[int]) -> list[Request]:
-        """Hand out the step's tokens; return the requests that are finished."""
-        now, finished = self.setup.engine.sampled_at, []
+    def _row(self, step: int, start: int, end: int, work: Work) -> list[int]:
+        engine, cache, link = self.setup.engine, self.setup.cache.count, self.setup.link
+        row = [step, start, end, work.prefill_tokens, work.decode_tokens, len(work.parts), *engine.parts]
+        row += engine.counts
+        row += [cache.demand_bytes, cache.prefetch_bytes, cache.wasted_bytes, link.busy_ns, cache.evictions]
+        return [*row, engine.waves, link.dropped, link.cancelled, cache.bypasses, engine.unique_keys]
+
+    def deliver(self, yielding: Sequence[Request]) -> int:
+        """Hand out the step's tokens; return how many requests are finished."""
+        now = (self.compiled or self.setup.engine).sampled_at
+        finished = 0
         self.tokens_out.append(len(yielding))
-        for number in yielding:
-            request = self.workload[number]
+        for request in yielding:
             request.produced += 1
             if request.produced == 1:
                 request.first_token = now
             if request.produced == request.output:
                 request.finished = now
-                finished.append(request)
+                finished += 1
         return finished
 
 
 class FreeServer(Server):
-    """The server as it runs: steps are formed from what is there. `frames` records them, `after_step` the arrivals."""
+    """The server as it runs: steps are formed from what is there.
 
-    def __init__(self, config: Experiment, inputs: Inputs, setup: Setup, workload: Workload) -> None:
-        super().__init__(config, inputs, setup, workload)
+    With `recording`, `frames` holds the steps and `after_step` the arrivals, as a replay needs them.
+    """
+
+    def __init__(
+        self,
+        config: Experiment,
+        inputs: Inputs,
+        setup: Setup,
+        workload: Workload,
+        compiled: Compiled | None = None,
+    ) -> None:
+        super().__init__(config, inputs, setup, workload, compiled)
         self.env = simpy.Environment()
+        self.now = 0
+        """ns; between steps and at arrivals"""
+        self.recording = False
         self.frames: list[Frame] = []
         self.after_step: dict[int, int] = {}
         self.came_into_view: list[int] = []
-        self.waiting: simpy.Event | None = None
         self.in_router: dict[int, int] = {}
         """position of each request whose prompt or token is there and not routed yet"""
         self.arrived = self.left = 0
+        self.forecaster = Forecaster(self.scheduler.policy, self.limits, self.trace, workload.sequences)
         self.oracle = FreeOracle(self) if any(level == "oracle" for level, _ in setup.foresights) else None
-
-    @property
-    def now(self) -> int:
-        """ns; SimPy only ever adds our ints"""
-        return int(self.env.now)
+        self.rolls = self.oracle is not None
 
     def run(self) -> None:
         """Until every request has left or the steps are used up."""
         self.env.process(self._arrivals())
-        self.env.run(self.env.process(self._steps()))
+        for step in range(self.config.steps):
+            self._reach(self.now)
+            while not self.scheduler.queue:
+                if self.left == self.config.traffic.requests:
+                    return
+                self._reach(int(self.env.peek()))
+            self._step(step)
+
+    def _reach(self, time: int) -> None:
+        """Go to `time`: everything that happens up to it, arrivals of that instant included."""
+        env = self.env
+        while (due := env.peek()) <= time:
+            self.now = int(due)
+            env.step()
+        self.now = time
 
     def _arrivals(self) -> Generator[simpy.Event, None, None]:
         traffic = self.config.traffic
@@ -138,78 +199,57 @@ class FreeServer(Server):
     def _arrive(self, request: Request) -> None:
         request.arrival = self.now
         self.arrived += 1
+        self.rows.append(int(self.trace.offsets[request.sequence]))
         self.in_router[request.number] = 0
         request.visible = self.route_aside(request.prompt, self.now)
-        self._at(request.visible, lambda: self._show([(request.number, 0)]))
+        self._at(request.visible, [(request, 0)])
 
-    def _show(self, shown: Sequence[tuple[int, int]]) -> None:
+    def _show(self, shown: Sequence[tuple[Request, int]]) -> None:
         """What these requests have at these positions is there, and routed."""
-        for number, position in shown:
-            self.in_router.pop(number, None)
-            join(self.scheduler, self.workload[number], position, self.trace)
-            self.came_into_view.append(number)
-        self._wake()
+        for request, position in shown:
+            join(self.scheduler, request, position, self.trace)
+        if self.in_router:
+            for request, _ in shown:
+                self.in_router.pop(request.number, None)
+        if self.recording:
+            self.came_into_view += [request.number for request, _ in shown]
 
-    def _at(self, time: int, act: Callable[[], None]) -> None:
+    def _at(self, time: int, shown: Sequence[tuple[Request, int]]) -> None:
+        """Show these at `time`; SimPy's clock is that of its last event, which may be behind."""
         if time <= self.now:
-            act()
+            self._show(shown)
         else:
-            self.env.timeout(time - self.now).callbacks.append(lambda event: act())
+            self.env.timeout(time - self.env.now).callbacks.append(lambda event: self._show(shown))
 
-    def _wake(self) -> None:
-        if self.waiting is not None and not self.waiting.triggered:
-            self.waiting._ok, self.waiting._value = True, None
-            self.env.schedule(self.waiting, AFTER_ARRIVALS)
-
-    def _sleep(self, delay: int) -> simpy.Event:
-        event = self.env.event()
-        event._ok, event._value = True, None
-        self.env.schedule(event, AFTER_ARRIVALS, delay)
-        return event
-
-    def _steps(self) -> Generator[simpy.Event, None, None]:
-        yield self._sleep(0)
-        for step in count():
-            if step == self.config.steps:
-                return
-            while not self.scheduler.queue:
-                if self.left == self.config.traffic.requests:
-                    return
-                self.waiting = self.env.event()
-                yield self.waiting
-                self.waiting = None
-            yield from self._step(step)
-
-    def _step(self, step: int) -> Generator[simpy.Event, None, None]:
+    def _step(self, step: int) -> None:
         start = self.now
         parts = self.scheduler.form()
-        visible, self.came_into_view = tuple(self.came_into_view), []
         work = make_work(parts, self.trace, self.workload.sequences)
         yielding, continuing = self.sampling(parts)
-        costs = self.costs_of(work, len(yielding), len(continuing))
-        self.frames.append(Frame(visible, work, costs))
-        end = self.run_step(step, work, costs, start, [self._later(step, work, f) for f in self.setup.foresights])
-        yield self._sleep(end - start)
+        if self.recording:
+            self.frames.append(Frame(tuple(self.came_into_view), work))
+            self.came_into_view = []
+        later = partial(self._later, step, work)
+        self._reach(self.run_step(step, work, start, len(yielding), len(continuing), later))
         finished = self.deliver(yielding)
-        self._requeue(work, continuing)
-        for _ in finished:
-            self.left += 1
-            if self.config.traffic.kind == "closed" and self.arrived < self.config.traffic.requests:
+        self._requeue(continuing)
+        self.left += finished
+        if self.config.traffic.kind == "closed":
+            for _ in range(min(finished, self.config.traffic.requests - self.arrived)):
                 request = self.workload[self.arrived]
-                self.after_step[request.number] = step
+                if self.recording:
+                    self.after_step[request.number] = step
                 self._arrive(request)
 
-    def _requeue(self, work: Work, continuing: list[int]) -> None:
+    def _requeue(self, continuing: Sequence[tuple[Request, int]]) -> None:
         """The sampled tokens go to the end of the queue, in the order of the step, once they are routed."""
-        going_on = set(continuing)
-        shown = [(part.request, part.start + part.tokens) for part in work.parts if part.request in going_on]
-        if self.decoupled and self.config.machine.router == "side" and shown:
-            self.in_router.update(shown)
-            self._at(self.route_aside(len(shown), self.now), lambda: self._show(shown))
+        if self.side_router and continuing:
+            self.in_router.update((request.number, position) for request, position in continuing)
+            self._at(self.route_aside(len(continuing), self.now), continuing)
         else:
-            self._show(shown)
+            self._show(continuing)
 
-    def _later(self, step: int, work: Work, kind: tuple[str, str]) -> np.ndarray:
+    def _later(self, step: int, work: Work, kind: Kind) -> np.ndarray:
         """What a foresight of this kind knows beyond the step that starts now."""
         level, unknown = kind
         engine = self.setup.engine
@@ -219,9 +259,8 @@ class FreeServer(Server):
             assert self.oracle is not None
             return self.oracle.later(step, work, unseen)
         if level == "queue":
-            sequences = self.workload.sequences
-            forecaster = Forecaster(self.scheduler.policy, self.limits, self.trace, sequences)
-            coming = forecaster.steps(list(self.scheduler.queue.values()), work.parts, unknown == "persist")
+            queue = list(self.scheduler.queue.values())
+            coming = self.forecaster.steps(queue, work.parts, unknown == "persist")
             return first_uses(coming, step, engine.experts, unseen)
         if unknown == "persist":
             return persisting(work, step, shape, unseen)
@@ -232,29 +271,37 @@ class ReplayServer(Server):
     """Replays a schedule: the same steps in order, each as soon as the one before it and its requests allow."""
 
     def __init__(
-        self, config: Experiment, inputs: Inputs, setup: Setup, schedule: Schedule, workload: Workload
+        self,
+        config: Experiment,
+        inputs: Inputs,
+        setup: Setup,
+        schedule: Schedule,
+        workload: Workload,
+        compiled: Compiled | None = None,
     ) -> None:
-        super().__init__(config, inputs, setup, workload)
+        super().__init__(config, inputs, setup, workload, compiled)
         self.schedule = schedule
         self.arrived = 0
         self.ready: dict[int, int] = {}
         """when a request's prompt or next token is visible"""
         self.ends: list[int] = []
+        self.laters: dict[Kind, Sequence[np.ndarray]] = {}
 
     def run(self) -> None:
         """All recorded steps."""
-        laters = [self._laters(kind) for kind in self.setup.foresights]
         now = 0
         for step, frame in enumerate(self.schedule.frames):
             self._arrive(now, max(frame.visible, default=-1))
             start = max([now, *(self.ready.get(p.request, 0) for p in frame.work.parts)])
             yielding, continuing = self.sampling(frame.work.parts)
-            now = self.run_step(step, frame.work, frame.costs, start, [later[step] for later in laters])
+            later = partial(self._later, step)
+            now = self.run_step(step, frame.work, start, len(yielding), len(continuing), later)
             self._arrive(now)
             self.ends.append(now)
             self.deliver(yielding)
-            if self.decoupled and self.config.machine.router == "side" and continuing:
-                self.ready.update(dict.fromkeys(continuing, self.route_aside(len(continuing), now)))
+            if self.side_router and continuing:
+                routed = self.route_aside(len(continuing), now)
+                self.ready.update((request.number, routed) for request, _ in continuing)
         self._arrive(now)
         self.scheduler.longest_pass_over = self.schedule.longest_pass_over
 
@@ -268,9 +315,15 @@ class ReplayServer(Server):
             if request.arrival < 0 or (request.arrival > until and request.number > last):
                 return
             request.visible = self.ready[request.number] = self.route_aside(request.prompt, request.arrival)
+            self.rows.append(int(self.trace.offsets[request.sequence]))
             self.arrived += 1
 
-    def _laters(self, kind: tuple[str, str]) -> Sequence[np.ndarray]:
+    def _later(self, step: int, kind: Kind) -> np.ndarray:
+        if kind not in self.laters:
+            self.laters[kind] = self._laters(kind)
+        return self.laters[kind][step]
+
+    def _laters(self, kind: Kind) -> Sequence[np.ndarray]:
         level, unknown = kind
         engine, schedule = self.setup.engine, self.schedule
         unseen = engine.foresights[0].unseen

@@ -10,6 +10,7 @@ from moesim.experiment import Experiment
 from moesim.hardware.budget import pools
 from moesim.policy.residency import Residency
 from moesim.sim.bounds import min_misses
+from moesim.sim.compiled import compiled_steps
 from moesim.sim.inputs import Inputs, traffic_label
 from moesim.sim.log import requests_table
 from moesim.sim.result import RunResult
@@ -43,10 +44,12 @@ def simulate(
     check: bool = False,
     progress: Progress | None = None,
     direct: bool = False,
+    compiled: bool | None = None,
 ) -> RunResult:
     """Run one replication of one point of a grid. `check` verifies conservation after every step.
 
-    `direct` works every layer event out anew (see `Engine`): slower, and equal to the nanosecond.
+    `direct` works every layer event out anew (see `Engine`): slower, and equal to the nanosecond. So is what `compiled`
+    says: whether to run compiled steps where they fit (moesim.sim.compiled); None: where that pays.
 
     Raises InputError where a cost table does not reach (see `CostTable`).
     """
@@ -59,9 +62,11 @@ def simulate(
         schedule = frozen_schedule(config, inputs, replication)
         # The recorded requests have all their routes; those of this workload are bound as they come.
         served = replace(inputs, trace=schedule.workload.trace)
-        server = ReplayServer(config, served, setup, schedule, workload)
+    machine = None if direct else compiled_steps(config, served, setup, check, compiled)
+    if schedule is not None:
+        server = ReplayServer(config, served, setup, schedule, workload, machine)
     else:
-        server = FreeServer(config, served, setup, workload)
+        server = FreeServer(config, served, setup, workload, machine)
     _show_cache(server)
     if progress is not None:
         server.progress = progress
@@ -90,7 +95,9 @@ def _record(config: Experiment, inputs: Inputs, replication: int) -> Schedule:
     setup = set_up(config, inputs, replication, resident=True)
     workload = _workload(config, inputs, replication)
     config, served = _served(config, inputs, workload)
-    server = FreeServer(config, served, setup, workload)
+    machine = compiled_steps(config, served, setup, False, None)
+    server = FreeServer(config, served, setup, workload, machine)
+    server.recording = True
     server.run()
     starts = [row[1] for row in server.log.rows]
     ends = [row[2] for row in server.log.rows]

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from operator import add
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from moesim.trace.routing import RoutingTrace
 
+if TYPE_CHECKING:
+    from moesim.sim.engine import StepCosts
 
-@dataclass(frozen=True, slots=True)
-class Part:
+
+class Part(NamedTuple):
     """Tokens of one request in a step: positions `start` .. `start + tokens - 1`."""
 
     request: int
@@ -46,41 +52,70 @@ class LayerWork:
         return tuple(e for e, n in zip(self.experts, self.decode, strict=True) if n)
 
 
-@dataclass(frozen=True, slots=True)
 class Work:
-    """One step: its parts and the work of each layer (one entry that serves every layer if the router is decoupled)."""
+    """One step: its parts and the work of each layer (one entry that serves every layer if the router is decoupled).
 
-    parts: tuple[Part, ...]
-    layers: tuple[LayerWork, ...]
-    prefill_tokens: int
-    decode_tokens: int
+    `layers` may be given as what makes them when somebody first asks: compiled steps (moesim.sim.compiled) do not.
+    """
+
+    __slots__ = ("_layers", "costs", "decode_tokens", "parts", "prefill_tokens")
+
+    def __init__(
+        self,
+        parts: tuple[Part, ...],
+        layers: tuple[LayerWork, ...] | Callable[[], tuple[LayerWork, ...]],
+        prefill_tokens: int,
+        decode_tokens: int,
+    ) -> None:
+        self.parts = parts
+        self.prefill_tokens = prefill_tokens
+        self.decode_tokens = decode_tokens
+        self.costs: StepCosts | None = None
+        """kernel times of the step, once somebody has asked for them"""
+        self._layers = layers
+
+    @property
+    def layers(self) -> tuple[LayerWork, ...]:
+        if not isinstance(self._layers, tuple):
+            self._layers = self._layers()
+        return self._layers
 
     def layer(self, layer: int) -> LayerWork:
-        return self.layers[0] if len(self.layers) == 1 else self.layers[layer]
+        layers = self.layers
+        return layers[0] if len(layers) == 1 else layers[layer]
 
 
-def make_work(parts: tuple[Part, ...], trace: RoutingTrace, sequences: list[int]) -> Work:
+def make_work(parts: tuple[Part, ...], trace: RoutingTrace, sequences: Sequence[int]) -> Work:
     """Work of a step whose request `r` replays captured sequence `sequences[r]`."""
+    prefill = decode = 0
+    for _, _, tokens, of_prefill in parts:
+        if of_prefill:
+            prefill += tokens
+        else:
+            decode += tokens
+    return Work(parts, lambda: _layers(parts, trace, sequences), prefill, decode)
+
+
+def _layers(parts: tuple[Part, ...], trace: RoutingTrace, sequences: Sequence[int]) -> tuple[LayerWork, ...]:
     experts = trace.experts
-    offsets = trace.offsets
-    rows = [offsets[sequences[p.request]] + p.start for p in parts]
-    chosen = [experts[row : row + p.tokens] for row, p in zip(rows, parts, strict=True)]
-    layers = tuple(_layer([c[:, layer] for c in chosen], parts) for layer in range(experts.shape[1]))
-    prefill = sum(p.tokens for p in parts if p.prefill)
-    return Work(parts, layers, prefill, sum(p.tokens for p in parts) - prefill)
+    starts = [trace.offsets[sequences[part.request]] + part.start for part in parts]
+    chosen = [experts[row : row + part.tokens] for row, part in zip(starts, parts, strict=True)]
+    return tuple(_layer([c[:, layer] for c in chosen], parts) for layer in range(experts.shape[1]))
 
 
 def _layer(chosen: list[np.ndarray], parts: tuple[Part, ...]) -> LayerWork:
-    prefill: dict[int, int] = {}
-    decode: dict[int, int] = {}
-    order: dict[int, None] = {}
+    ranked: list[int] = []
+    prefill: list[int] = []
+    decode: list[int] = []
     for ids, part in zip(chosen, parts, strict=True):
-        counts = prefill if part.prefill else decode
-        for expert in ids.ravel().tolist():
-            if expert >= 0:
-                counts[expert] = counts.get(expert, 0) + 1
-                order[expert] = None
-    experts = tuple(order)
-    of_prefill = tuple(prefill.get(e, 0) for e in experts)
-    of_decode = tuple(decode.get(e, 0) for e in experts)
-    return LayerWork(experts, of_prefill, of_decode, tuple(p + d for p, d in zip(of_prefill, of_decode, strict=True)))
+        found = ids.ravel().tolist()
+        ranked += found
+        if part.prefill:
+            prefill += found
+        else:
+            decode += found
+    experts = tuple(e for e in dict.fromkeys(ranked) if e >= 0)
+    prefills, decodes = Counter(prefill), Counter(decode)
+    of_prefill = tuple([prefills.get(e, 0) for e in experts])
+    of_decode = tuple([decodes.get(e, 0) for e in experts])
+    return LayerWork(experts, of_prefill, of_decode, tuple(map(add, of_prefill, of_decode)))

@@ -4,6 +4,7 @@ from collections.abc import Container, Sequence
 from heapq import heapify, heappop, heappush
 
 from moesim.policy import CachePolicy, Pool, View, register
+from moesim.policy.rule import Rule
 
 
 @register("lfu")
@@ -12,6 +13,7 @@ class LFU(CachePolicy):
 
     source = "textbook (perfect LFU)"
     cost = "O(log n)"
+    rule = Rule("uses")
 
     def start(self, pool: Pool, view: View) -> None:
         self.uses: dict[int, int] = {}

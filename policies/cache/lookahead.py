@@ -5,6 +5,7 @@ from collections.abc import Container, Sequence
 import numpy as np
 
 from moesim.policy import FAR, CachePolicy, Pool, View, register
+from moesim.policy.rule import Rule
 
 SMALL = 16
 """pools with fewer resident keys are searched one by one, larger ones as arrays"""
@@ -33,6 +34,10 @@ class Lookahead(CachePolicy):
         self.level = level
         self.horizon = horizon
         self.unknown = unknown
+
+    @property
+    def rule(self) -> Rule:
+        return Rule("next_use", horizon=self.horizon)
 
     def start(self, pool: Pool, view: View) -> None:
         self.view = view

@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Container, Sequence
 
 from moesim.policy import CachePolicy, Pool, View, register
+from moesim.policy.rule import Rule
 
 
 @register("lru")
@@ -11,6 +12,7 @@ class LRU(CachePolicy):
 
     source = "textbook"
     cost = "O(1)"
+    rule = Rule()
 
     def start(self, pool: Pool, view: View) -> None:
         self.order: dict[int, None] = {}

@@ -1,0 +1,175 @@
+"""Steps in compiled code, where that is the same: what fits, and the machine that runs it (moesim.sim.kernel)."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib.util import find_spec
+
+import numpy as np
+
+from moesim import policy
+from moesim.experiment import Experiment
+from moesim.hardware.costs import CostTable
+from moesim.hardware.files import ARGUMENTS
+from moesim.policy.rule import Rule, rule_of
+from moesim.sim.engine import PARTS
+from moesim.sim.log import COUNTED
+from moesim.sim.setup import Inputs, Setup
+from moesim.sim.work import Part
+
+WORTH = 50_000
+"""layer events from which on loading the compiled code pays"""
+
+
+def compiled_steps(
+    config: Experiment, inputs: Inputs, setup: Setup, check: bool, wanted: bool | None
+) -> Compiled | None:
+    """The machine for compiled steps; None if they do not fit, are not wanted or, left open, would not pay."""
+    if wanted is False or not fits(config, inputs, setup):
+        return None
+    if wanted is None and not (_ready() or config.steps * inputs.shape.layers >= WORTH):
+        return None
+    return Compiled(config, inputs, setup, check)
+
+
+def _ready() -> bool:
+    return "moesim.sim.kernel" in sys.modules
+
+
+def fits(config: Experiment, inputs: Inputs, setup: Setup) -> bool:
+    """Whether compiled steps do what this setup would: only demands move keys, of one size, by a rule.
+
+    And nobody looks at the cache or reads routes that are put together as they are asked for.
+    """
+    engine, cache = setup.engine, setup.cache
+    return (
+        engine.prefetcher is None
+        and engine.expert_start != "index"
+        and engine.keys.plain
+        and engine.keys.equal
+        and not cache.staging
+        and isinstance(inputs.costs, CostTable)
+        and isinstance(inputs.trace.experts, np.ndarray)
+        and not hasattr(policy.find("batch", config.scheduler.batch.name), "watch")
+        and (bool(cache.there_at_first) or all(rule_of(policy) is not None for policy in cache.policies))
+        and find_spec("numba") is not None
+    )
+
+
+class Compiled:
+    """Runs steps on an array that holds what `Engine`, its cache and its link hold."""
+
+    def __init__(self, config: Experiment, inputs: Inputs, setup: Setup, check: bool) -> None:
+        from moesim.sim import kernel
+
+        self.kernel = kernel
+        self.costs = inputs.costs
+        rule = rule_of(setup.cache.policies[0]) or Rule()
+        self.chosen = np.ascontiguousarray(inputs.trace.experts)[:]
+        self.chosen.flags.writeable = False  # as if read from a file: one type is one thing to compile
+        constants, areas = _state(config, inputs, setup, rule, check)
+        self.m, at = _laid_out(constants, areas)
+        self.asked = self.m[at["asked"] : at["expert"]]
+        self.later = self.m[at["later"] : at["slots"]]
+        self.foresees = rule.by == "next_use" and rule.horizon != 0
+        """whether `run` needs to be told what comes later"""
+        self.book = self.m[kernel.BOOK : kernel.BOOK_END]
+        """the step's row of the log"""
+
+    @property
+    def sampled_at(self) -> int:
+        """When the step's tokens were there."""
+        return int(self.m[self.kernel.SAMPLED_AT])
+
+    def ask(self, parts: Sequence[Part], rows: Sequence[int]) -> bool:
+        """Take in a step; whether a key that it needs is not here. `rows[r]` is where request r starts in the trace."""
+        flat: list[int] = []
+        for request, first, tokens, prefill in parts:
+            flat += (rows[request] + first, first, tokens, prefill)
+        self.asked[: len(flat)] = flat
+        return bool(self.kernel.ask(self.m, self.chosen, len(parts)))
+
+    def run(self, step: int, start: int, sampled: int, continuing: int, later: np.ndarray | None) -> int:
+        """Run the step that was asked from `start` and return its end; `later` as `Foresight.begin` has it."""
+        if later is not None:
+            self.later[:] = later.reshape(-1)
+        failed = self.kernel.run(self.m, step, start, sampled, continuing)
+        if failed:
+            self._fail(failed)
+        return int(self.m[self.kernel.END])
+
+    def _fail(self, failed: int) -> None:
+        kernel, m = self.kernel, self.m
+        if failed == kernel.NO_COST:
+            self.costs.at(list(ARGUMENTS)[m[kernel.COMPONENT]], *map(int, m[kernel.ARGUMENT : kernel.ARGUMENT + 3]))
+        names = {kernel.STUCK: "nothing is ready and nothing is on its way", kernel.NO_SUM: "the parts are not the step"}
+        text = names.get(failed, "loads, evictions and the keys there do not balance")
+        raise AssertionError(f"step {m[kernel.STEP]}: {text}: {self.book.tolist()}")
+
+
+def _state(
+    config: Experiment, inputs: Inputs, setup: Setup, rule: Rule, check: bool
+) -> tuple[dict[str, int], dict[str, np.ndarray]]:
+    """The constants and the areas of the kernel's array."""
+    from moesim.sim import kernel
+
+    shape, cache, costs, rows = inputs.shape, setup.cache, inputs.costs, inputs.trace.experts.shape[1]
+    chunks, layers, experts = setup.link.chunks(cache.sizes[0]), shape.layers, shape.experts
+    leaves = 1 << (layers - 1).bit_length()
+    decoupled = inputs.trace.meta.router == "decoupled"
+    by = {"": kernel.BY_STAMP, "uses": kernel.BY_USES, "next_use": kernel.BY_NEXT_USE}
+    constants = {
+        "launch": costs.launch,
+        "sync": costs.sync,
+        "submit": costs.copy_submit,
+        "decision": costs.decision,
+        "layers": layers,
+        "experts": experts,
+        "rows": rows,
+        "pools": len(cache.capacity),
+        "layerwise": not decoupled,
+        "routed": decoupled and config.machine.router == "critical",
+        "barrier": config.machine.expert_start == "barrier",
+        "key_bytes": cache.sizes[0],
+        "by": by[rule.by],
+        "at_insertion": rule.stamp == "insertion",
+        "horizon": -1 if rule.horizon is None else rule.horizon,
+        "check": check,
+        "chunk_count": len(chunks),
+        "in_flight": config.machine.copies_in_flight,
+        "leaves": leaves,
+    }
+    here = np.frombuffer(cache.state, dtype=np.uint8) > 0
+    sizes = dict.fromkeys(("expert", "prefill", "decode", "place", "later"), rows * experts)
+    sizes |= dict.fromkeys(("stamp", "uses", "rank_of", "heap"), layers * experts)
+    sizes |= {"length": layers, "marked": layers, "stale": layers, "known": 2 * kernel.REMEMBERED}
+    sizes |= dict.fromkeys(("ready", "missing", "at", "lands"), experts)
+    sizes |= {"asked": 4 * config.scheduler.max_requests, "found": rows, "ends": constants["in_flight"]}
+    areas = {name: np.zeros(size, dtype=np.int64) for name, size in sizes.items()}
+    areas |= zip(("grids", "points", "times"), costs.flat(), strict=True)
+    areas["top_rank"] = areas["top_stamp"] = np.full(leaves, kernel.NEVER)
+    tree = [0] * leaves + list(range(leaves))
+    for node in range(leaves - 1, 0, -1):
+        tree[node] = tree[2 * node]
+    areas["tree"] = np.array(tree)
+    areas["here"], areas["chunks"] = here.astype(np.int64), np.array(chunks)
+    areas["slots"] = np.array([capacity // cache.sizes[0] for capacity in cache.capacity])
+    areas["used"] = here.reshape(len(cache.capacity), -1).sum(axis=1)
+    return constants, areas
+
+
+def _laid_out(constants: dict[str, int], areas: dict[str, np.ndarray]) -> tuple[np.ndarray, dict[str, int]]:
+    """The kernel's array, and where its areas start in it."""
+    from moesim.sim import kernel
+
+    assert (len(PARTS), len(COUNTED)) == (kernel.COUNTS - kernel.PARTS, kernel.BOOK_END - kernel.COUNTS)
+    lengths = [areas[name].size for name in kernel.AREAS]
+    starts = [kernel.START_OF_AREAS + sum(lengths[:before]) for before in range(len(lengths))]
+    m = np.zeros(starts[-1] + lengths[-1], dtype=np.int64)
+    m[: len(kernel.CONSTANTS)] = [constants[name] for name in kernel.CONSTANTS]
+    m[kernel.BOOK_END : kernel.START_OF_AREAS] = starts
+    for name, start, length in zip(kernel.AREAS, starts, lengths, strict=True):
+        m[start : start + length] = areas[name].reshape(-1)
+    m[kernel.LOADS] = areas["used"].sum()
+    return m, dict(zip(kernel.AREAS, starts, strict=True))

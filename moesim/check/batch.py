@@ -28,7 +28,12 @@ def draw_queue(rng: random.Random, router: str) -> list[Queued]:
 
 def snapshot(queue: list[Queued]) -> list[tuple[Any, ...]]:
     """What a policy must leave as it is."""
-    return [(*(getattr(q, name) for name in FIELDS), None if q._routes is None else tuple(q._routes)) for q in queue]
+    return [(*(getattr(q, name) for name in FIELDS), _routes(q)) for q in queue]
+
+
+def _routes(queued: Queued) -> tuple[int, ...] | None:
+    given = queued._given()
+    return None if given is None else tuple(given.tolist())
 
 
 def form(made: BatchPolicy, queue: list[Queued], limits: Limits, calls: Calls) -> Chosen:

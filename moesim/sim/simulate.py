@@ -151,5 +151,5 @@ def _bounds(config: Experiment, inputs: Inputs, server: Server, schedule: Schedu
     missed = schedule.memo[key]
     assert isinstance(missed, int)
     link_ns = sum(server.setup.link.chunks(small))
-    resident_ns = schedule.ends[-1] - schedule.starts[warmup]
+    resident_ns = int(schedule.ends[-1] - schedule.starts[warmup])
     return dict(zip(names, (resident_ns, missed, missed * small, missed * link_ns), strict=True))

@@ -15,8 +15,8 @@ from moesim.policy.view import View
 
 
 def layer_of(view: View, key: int) -> int:
-    """The layer of a key, as keys are numbered by default; of keys that layers share it names one of them at most."""
-    return min(key // view.experts, view.layers - 1)
+    """The layer of a key; of one that layers share, the first of them."""
+    return view.layer_of[key]
 
 
 def layers_until(view: View, layer: int) -> int:

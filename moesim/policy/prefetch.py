@@ -7,12 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from moesim.policy.cache import layer_of
-from moesim.policy.view import LayerView, StepView, View
-
-
-def keys_of(view: View, layer: int) -> range:
-    """All keys of a layer, as keys are numbered by default."""
-    return range(layer * view.experts, (layer + 1) * view.experts)
+from moesim.policy.view import LayerView, StepView
 
 
 def soonest(view: StepView, until: int) -> list[int]:

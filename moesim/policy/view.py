@@ -6,7 +6,8 @@ only reads it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 
 import numpy as np
 
@@ -19,12 +20,23 @@ class View:
 
     level = "history"
 
-    def __init__(self, layers: int, experts: int) -> None:
+    def __init__(self, layers: int, experts: int, keys: Sequence[Sequence[int]] = ()) -> None:
         self.layers = layers
         self.experts = experts
+        self.keys = keys or [range(layer * experts, (layer + 1) * experts) for layer in range(layers)]
+        """`keys[layer][expert]` is a key; layers may share some"""
         self.step = 0
         self.layer = -1
         """the present layer; -1 before the first layer of a step"""
+
+    @cached_property
+    def layer_of(self) -> Mapping[int, int]:
+        """The layer of each key; of a shared one, the first that uses it."""
+        found: dict[int, int] = {}
+        for layer, keys in enumerate(self.keys):
+            for key in keys:
+                found.setdefault(key, layer)
+        return found
 
     @property
     def event(self) -> int:
@@ -37,8 +49,8 @@ class LayerView(View):
 
     level = "layer"
 
-    def __init__(self, layers: int, experts: int) -> None:
-        super().__init__(layers, experts)
+    def __init__(self, layers: int, experts: int, keys: Sequence[Sequence[int]] = ()) -> None:
+        super().__init__(layers, experts, keys)
         self.current: Sequence[int] = ()
 
 
@@ -47,8 +59,10 @@ class StepView(LayerView):
 
     level = "step"
 
-    def __init__(self, layers: int, experts: int, next_uses: np.ndarray) -> None:
-        super().__init__(layers, experts)
+    def __init__(
+        self, layers: int, experts: int, next_uses: np.ndarray, keys: Sequence[Sequence[int]] = ()
+    ) -> None:
+        super().__init__(layers, experts, keys)
         self.next_uses = next_uses
         """int64 [keys]: number of the layer event that uses the key next, after the present one; >= FAR if not shown"""
         self.upcoming: Sequence[Sequence[int]] = ((),) * layers

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
+from itertools import accumulate
 
 import numpy as np
 
@@ -66,8 +67,8 @@ class Compiled:
         self.kernel = kernel
         self.costs = inputs.costs
         rule = rule_of(setup.cache.policies[0]) or Rule()
-        self.chosen = np.ascontiguousarray(inputs.trace.experts)[:]
-        self.chosen.flags.writeable = False  # as if read from a file: one type is one thing to compile
+        self.experts = inputs.trace.experts
+        self.chosen = _frozen(self.experts) if isinstance(self.experts, np.ndarray) else None
         constants, areas = _state(config, inputs, setup, rule, check)
         self.m, at = _laid_out(constants, areas)
         self.asked = self.m[at["asked"] : at["expert"]]
@@ -85,10 +86,19 @@ class Compiled:
     def ask(self, parts: Sequence[Part], rows: Sequence[int]) -> bool:
         """Take in a step; whether a key that it needs is not here. `rows[r]` is where request r starts in the trace."""
         flat: list[int] = []
-        for request, first, tokens, prefill in parts:
-            flat += (rows[request] + first, first, tokens, prefill)
+        chosen = self.chosen
+        if chosen is None:
+            # Read through an index: what the step needs of it is put together, and its rows are counted from 0.
+            ends = list(accumulate(tokens for _, _, tokens, _ in parts))
+            at = [(rows[request] + first, tokens) for request, first, tokens, _ in parts]
+            chosen = _frozen(np.concatenate([self.experts[row : row + tokens] for row, tokens in at]))
+            for (_, first, tokens, prefill), end in zip(parts, ends, strict=True):
+                flat += (end - tokens, first, tokens, prefill)
+        else:
+            for request, first, tokens, prefill in parts:
+                flat += (rows[request] + first, first, tokens, prefill)
         self.asked[: len(flat)] = flat
-        return bool(self.kernel.ask(self.m, self.chosen, len(parts)))
+        return bool(self.kernel.ask(self.m, chosen, len(parts)))
 
     def run(self, step: int, start: int, sampled: int, continuing: int, later: np.ndarray | None) -> int:
         """Run the step that was asked from `start` and return its end; `later` as `Foresight.begin` has it."""
@@ -106,6 +116,13 @@ class Compiled:
         names = {kernel.STUCK: "nothing is ready and nothing is on its way", kernel.NO_SUM: "the parts are not the step"}
         text = names.get(failed, "loads, evictions and the keys there do not balance")
         raise AssertionError(f"step {m[kernel.STEP]}: {text}: {self.book.tolist()}")
+
+
+def _frozen(experts: np.ndarray) -> np.ndarray:
+    """In one piece and not to be written to, as if read from a file: one type is one thing to compile."""
+    found = np.ascontiguousarray(experts, dtype=np.int16)[:]
+    found.flags.writeable = False
+    return found
 
 
 def _state(

@@ -305,7 +305,7 @@ class Engine:
         unrun = set(keys)
         cache.event, cache.unrun = frozenset(keys), unrun
         cache.pinned.update(absent if self.expert_start == "index" else keys)
-        self.waves += sum(cache.sizes[key] for key in keys) > cache.capacity[cache.pool_of[keys[0]]]
+        self.waves += bool(absent) and sum(cache.sizes[key] for key in keys) > cache.capacity[cache.pool_of[keys[0]]]
         self.host = max(self.host, now)
         for key in sorted(absent) if self.expert_start == "index" else absent:
             self._demand(key)

@@ -36,6 +36,7 @@ class Foresight:
         """A step starts: all of its layers are still to come."""
         np.multiply(later, self.layers, out=self._after)
         self._after += self._offset[:, None]
+        np.minimum(self._after, FAR, out=self._after)
         self.grid[:] = self._after
         now = step * self.layers
         if len(work.layers) == 1:

@@ -43,7 +43,7 @@ class StepLog:
         at = self._length % CHUNK
         if not at:
             self._chunks.append(np.empty((CHUNK, WIDTH), dtype=np.int64))
-        self._chunks[-1][at] = row
+        self._chunks[-1][at - CHUNK] = row
         self._length += 1
 
     def __len__(self) -> int:
@@ -65,7 +65,9 @@ class StepLog:
         return self._table()[:, len(GIVEN) + len(PARTS) :]
 
     def _table(self) -> np.ndarray:
-        return np.concatenate([*self._chunks, np.empty((0, WIDTH), dtype=np.int64)])[: self._length]
+        if len(self._chunks) != 1:
+            self._chunks = [np.concatenate([*self._chunks, np.empty((0, WIDTH), dtype=np.int64)])]
+        return self._chunks[0][: self._length]
 
     def steps(self, warmup: int) -> dict[str, np.ndarray]:
         """Columns of the table of steps."""

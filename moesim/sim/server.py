@@ -178,10 +178,10 @@ class FreeServer(Server):
                 self._reach(int(self.env.peek()))
             self._step(step)
 
-    def _reach(self, time: int) -> None:
-        """Go to `time`: everything that happens up to it, arrivals of that instant included."""
-        env = self.env
-        while (due := env.peek()) <= time:
+    def _reach(self, time: int, *, arrivals: bool = True) -> None:
+        """Go to `time`: everything that happens before it and, with `arrivals`, at that instant."""
+        env, latest = self.env, time if arrivals else time - 1
+        while (due := env.peek()) <= latest:
             self.now = int(due)
             env.step()
         self.now = time
@@ -230,7 +230,9 @@ class FreeServer(Server):
             self.frames.append(Frame(tuple(self.came_into_view), work))
             self.came_into_view = []
         later = partial(self._later, step, work)
-        self._reach(self.run_step(step, work, start, len(yielding), len(continuing), later))
+        end = self.run_step(step, work, start, len(yielding), len(continuing), later)
+        # The step's tokens join the queue before what arrives when it ends.
+        self._reach(end, arrivals=False)
         finished = self.deliver(yielding)
         self._requeue(continuing)
         self.left += finished
@@ -296,7 +298,8 @@ class ReplayServer(Server):
             yielding, continuing = self.sampling(frame.work.parts)
             later = partial(self._later, step)
             now = self.run_step(step, frame.work, start, len(yielding), len(continuing), later)
-            self._arrive(now)
+            # As in a free run, the step's tokens come before what arrives when it ends.
+            self._arrive(now - 1)
             self.ends.append(now)
             self.deliver(yielding)
             if self.side_router and continuing:

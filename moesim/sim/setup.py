@@ -183,9 +183,9 @@ def _view(
     level: str, keys: Keys, foresights: dict[tuple[str, str], Foresight], kind: tuple[str, str]
 ) -> View:
     if level in NEAR_VIEWS:
-        return NEAR_VIEWS[level](keys.layers, keys.experts)
+        return NEAR_VIEWS[level](keys.layers, keys.experts, keys.table)
     uses = foresights.setdefault(kind, Foresight(keys)).next_uses
-    return FAR_VIEWS[level](keys.layers, keys.experts, uses)
+    return FAR_VIEWS[level](keys.layers, keys.experts, uses, keys.table)
 
 
 def _prefetcher(config: Experiment, view_for: Callable[[Policy], View], resident: bool) -> PrefetchPolicy | None:

@@ -99,8 +99,7 @@ def _record(config: Experiment, inputs: Inputs, replication: int) -> Schedule:
     server = FreeServer(config, served, setup, workload, machine)
     server.recording = True
     server.run()
-    starts = [row[1] for row in server.log.rows]
-    ends = [row[2] for row in server.log.rows]
+    _, starts, ends, *_ = server.log.rows.T.tolist()
     passed_over = server.scheduler.longest_pass_over
     return Schedule(server.frames, server.workload, server.after_step, starts, ends, passed_over)
 

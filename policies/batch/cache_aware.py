@@ -16,8 +16,9 @@ class CacheAware(Aged):
     cache to look at: in a frozen schedule, which is recorded with every expert there, it is refused.
     """
 
-    source = "Read-ME (2410.19123), Algorithm 1, with ages and residency of our own"
-    cost = "O(queued tokens + keys)"
+    source = "moesim: Read-ME 4.2 with a look at what is resident"
+    cost = "O(queue * tokens)"
+
     level = "queue"
     ages_unstarted = True
 

@@ -15,7 +15,7 @@ class ChunkedPrefill(Aged):
     a row goes first (null: it waits as well).
     """
 
-    source = "Sarathi-Serve (OSDI 2024); vLLM with chunked prefill"
+    source = "Sarathi-Serve (OSDI'24), 3; vLLM's default since 2024"
     cost = "O(queue)"
 
     def form(self, queue: Sequence[Queued], limits: Limits) -> list[tuple[Queued, int]]:

@@ -53,4 +53,4 @@ class MoEInfinityCode(CachePolicy):
 
     def _rank(self, key: int) -> None:
         layer = layer_of(self.view, key)
-        self.ranking.set(key, (self.visits.get(key, 0), key - layer * self.view.experts, layer))
+        self.ranking.set(key, (self.visits.get(key, 0), self.view.keys[layer].index(key), layer))

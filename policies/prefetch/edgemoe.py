@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from moesim.policy import LayerView, PrefetchPolicy, View, register
-from moesim.policy.cache import layer_of
 from moesim.policy.prefetch import outdated
 
 HALVED_AFTER = 30_000
@@ -55,7 +54,7 @@ class EdgeMoE(PrefetchPolicy):
         counts = self.tables[following][self._context(following)].astype(np.float64)
         chances = (counts / np.maximum(counts.sum(axis=2, keepdims=True), 1)).sum(axis=(0, 1))
         likely = np.argsort(-chances, kind="stable")[: self.width or len(self.path[-1])]
-        return [following * view.experts + int(expert) for expert in likely if chances[expert] > 0]
+        return [view.keys[following][expert] for expert in likely.tolist() if chances[expert] > 0]
 
     def cancel(self, moving: Sequence[int]) -> Sequence[int]:
         return outdated(self.view, moving)
@@ -67,7 +66,7 @@ class EdgeMoE(PrefetchPolicy):
             self.path, self.step = [], view.step
         if len(self.path) != layer:
             return  # a layer was missed: this step's path is lost
-        self.path.append([key - layer * view.experts for key in view.current if layer_of(view, key) == layer])
+        self.path.append([view.keys[layer].index(key) for key in view.current])
         if layer == 0:
             return
         if layer not in self.tables:

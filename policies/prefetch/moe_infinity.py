@@ -34,7 +34,8 @@ class MoEInfinityPrefetch(PrefetchPolicy):
 
     def start(self, view: View) -> None:
         super().start(view)
-        self.maps = Maps(range(view.layers * view.experts), self.most, self.window)
+        self.table = np.array(view.keys)
+        self.maps = Maps(range(int(self.table.max()) + 1), self.most, self.window)
 
     def plan(self) -> Sequence[int]:
         view = self.view
@@ -45,9 +46,10 @@ class MoEInfinityPrefetch(PrefetchPolicy):
         if number is None:
             return ()
         first = view.layer + 1
-        counts = self.maps.counts(number).reshape(view.layers, view.experts)[first:]
+        counts = self.maps.counts(number)[self.table[first:]]
         rows = np.maximum(counts.sum(axis=1, keepdims=True), 1)
         decay = 1 - np.arange(1, view.layers - view.layer)[:, None] / view.layers
         priority = (counts / rows * decay).reshape(-1)
         order = np.argsort(-priority, kind="stable")[: self.limit]
-        return [first * view.experts + int(place) for place in order if priority[place] > 0]
+        keys = self.table[first:].reshape(-1)[order[priority[order] > 0]]
+        return list(dict.fromkeys(keys.tolist()))

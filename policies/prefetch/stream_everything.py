@@ -3,7 +3,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from moesim.policy import PrefetchPolicy, register
-from moesim.policy.prefetch import keys_of
 
 
 @register("stream-everything")
@@ -30,4 +29,4 @@ class StreamEverything(PrefetchPolicy):
         first = view.layer + 1
         ahead = range(first, min(first + self.ring, view.layer + view.layers))
         layers = [layer % view.layers for layer in ahead if self.wrap or layer < view.layers]
-        return [key for layer in layers for key in keys_of(view, layer)]
+        return [key for layer in layers for key in view.keys[layer]]

@@ -10,7 +10,7 @@ from moesim.policy import FAR, FAR_VIEWS, LEVELS, NEAR_VIEWS, Queued, View
 from moesim.sim.schedule import routes_of
 
 SHOWN = {
-    "history": {"layers", "experts", "step", "layer", "event", "level"},
+    "history": {"layers", "experts", "keys", "layer_of", "step", "layer", "event", "level"},
     "layer": {"current"},
     "step": {"next_uses", "needed", "upcoming"},
     "queue": set(),

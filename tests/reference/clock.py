@@ -7,14 +7,23 @@ from typing import Any
 
 import simpy
 
-KERNEL_END, COPY_END, DEMAND, IDLE, HOST, PREFETCH, QUIET = range(10, 17)
-"""Ranks within an instant. What SimPy triggers without delay (rank 1) goes before all of them."""
+KERNEL_END, COPY_END, CANCEL, DEMAND, HOST, ARRIVAL, FORM, PREFETCH, IDLE = range(10, 19)
+"""Ranks within an instant. What SimPy triggers without delay (rank 1) goes before all of them.
 
-Work = Generator[simpy.Event, Any, Any]
+HOST is whatever the host does but forming a step (FORM, after the arrivals), giving up prefetches (CANCEL) and asking
+for an idle link (IDLE), which it does only if there is nothing else to do.
+"""
+
+Doing = Generator[simpy.Event, Any, Any]
 
 
 class Clock(simpy.Environment):
     """An environment whose delays carry a rank."""
+
+    @property
+    def time(self) -> int:
+        """ns"""
+        return int(self.now)
 
     def after(self, delay: int, rank: int) -> simpy.Event:
         """An event `delay` ns from now, at `rank` of its instant."""

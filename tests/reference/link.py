@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 
 import simpy
 
-from tests.reference.clock import COPY_END, DEMAND, IDLE, PREFETCH, QUIET, Clock, Signal, Work
-from tests.reference.memory import Memory
+from tests.reference.clock import COPY_END, DEMAND, PREFETCH, Clock, Doing, Signal
+from tests.reference.memory import Holding, Memory
 
 
 class Load:
@@ -18,12 +18,16 @@ class Load:
         self.chunks = chunks
         self.demanded = demanded
         self.started = False
-        self.sent = clock.event()
-        """all chunks are submitted; its value is the last of them"""
+        self.waits_for: int | None = None
+        """the place in which there was no room when this demand last asked"""
+        self.submitted: list[simpy.Event] = []
+        """its chunks on the way"""
+        self.last_submitted = clock.event()
+        """fires when all chunks are submitted"""
 
 
 class Link:
-    """One copy engine. `fallen_idle` fires when it has nothing left to do, `blocked` when a demand finds no room."""
+    """One copy engine. `changed` fires when a copy has ended or a demand has asked for room."""
 
     def __init__(
         self, clock: Clock, memory: Memory, copy_ns: Callable[[int], int], chunk_bytes: int, in_flight: int
@@ -33,83 +37,113 @@ class Link:
         self.engine = simpy.Resource(clock, 1)
         self.in_flight = 0
         self.demands: list[Load] = []
+        """with chunks left, first come, first served"""
         self.prefetches: list[Load] = []
+        """under way, with chunks left"""
         self.planned: list[int] = []
+        self.submitted: set[int] = set()
+        """planned keys that the host has submitted: those may start, in the order of the plan"""
         self.moving: dict[int, Load] = {}
-        self.landed, self.fallen_idle, self.blocked = Signal(clock), Signal(clock), Signal(clock)
-        self.last_landed = -1
-        self.retry = False
-        self.idle = True
-        self.contested: set[str] = set()
-        self.dropped = self.busy_ns = 0
+        """under way: started, not landed, not cancelled"""
+        self.changed, self.fallen_idle = Signal(clock), Signal(clock)
+        self.idle_since: int | None = None
+        """the instant at which it fell idle, if it is idle since and nobody has answered since"""
+        self.count = memory.count
 
     def cut(self, key: int) -> list[int]:
-        size = self.memory.sizes[key]
-        whole, rest = divmod(size, self.chunk_bytes)
+        whole, rest = divmod(self.memory.sizes[key], self.chunk_bytes)
         return [self.chunk_bytes] * whole + [rest] * (rest > 0)
 
     def coming(self, key: int) -> bool:
         """`key` is demanded or under way."""
         return key in self.moving or any(load.key == key for load in self.demands)
 
+    # What the host does
+
     def demand(self, key: int) -> None:
-        """The host submits a demand: a new load, or the promotion of a prefetch."""
-        if self.memory.there(key):
-            self.memory.use(key)  # it landed while its demand was being submitted
-            return
-        if key in self.planned:
-            self.planned.remove(key)
+        """The host submits a demand of a key that is not there: a new load, or the promotion of a prefetch."""
         load = self.moving.get(key)
         if load is None:
+            self.count["planned and demanded"] += key in self.planned
+            self.planned = [other for other in self.planned if other != key]
             load = Load(self.clock, key, self.cut(key), True)
+        else:
+            self.count["promotions"] += bool(load.chunks)
+            self.count["late without promotion"] += not load.chunks
         load.demanded = True
         if load in self.prefetches:
             self.prefetches.remove(load)
         if load.chunks:
-            if not self.demands:
-                self.retry = True  # a new head of the line asks for room
             self.demands.append(load)
         self.kick()
 
-    def plan(self, keys: Sequence[int], at_once: bool) -> None:
-        """Replace what was planned and has not started; start it now or, not `at_once`, at the end of the instant."""
+    def cancellable(self) -> list[int]:
+        return [load.key for load in self.prefetches]
+
+    def cancel(self, key: int) -> None:
+        """Give up a prefetch that is under way: what is submitted runs to its end."""
+        load = self.moving.pop(key)
+        self.prefetches.remove(load)
+        held = self.memory.cancel(key, sum(load.chunks))
+        self.count["prefetch_cancelled"] += 1
+        self.count["cancelled in flight"] += bool(load.submitted)
+        if load.submitted:
+            self.clock.process(self._end_of(load.submitted[-1], held))
+        else:
+            self.memory.release(held)
+        self.room_may_have_come()
+
+    def plan(self, keys: Sequence[int]) -> list[int]:
+        """Replace what was planned and has not started; gives the keys that the host must submit now, in order."""
+        self.submitted &= set(keys) & set(self.planned)
         self.planned = list(keys)
-        if at_once:
-            self._submit_prefetches()
+        self.idle_since = None
+        self.kick()
+        return [key for key in keys if key not in self.submitted]
+
+    def submit(self, key: int) -> None:
+        """The host has submitted a planned key."""
+        self.submitted.add(key)
         self.kick()
 
     def room_may_have_come(self) -> None:
-        """A kernel or a copy has ended."""
-        self.retry = True
+        """A kernel or a copy has ended, or a prefetch was cancelled."""
+        for load in self.demands:
+            load.waits_for = None
         self.kick()
+
+    # What it does by itself
 
     def kick(self) -> None:
         """Submit what can be submitted in this instant."""
         self.clock.soon(DEMAND, self._submit_demands)
-        self.clock.soon(PREFETCH, self._submit_prefetches)
+        self.clock.soon(PREFETCH, self._submit_all)
 
     def _submit_demands(self) -> None:
         while self.in_flight < self.limit and (load := self._next_demand()):
             self._submit(load)
+        self.changed.fire()
 
-    def _next_demand(self) -> Load | None:
-        """The head of the line; if it waits for room, the first behind it that is under way."""
-        if self.demands and not self.demands[0].started and self.retry:
-            self.retry = False
-            self.demands[0].started = self.memory.start_demand(self.demands[0].key)
-        load = next((load for load in self.demands if load.started), None)
-        if load and load is not self.demands[0]:
-            self.contested.add("promoted key behind a demand without room")
-        return load
-
-    def _submit_prefetches(self) -> None:
+    def _submit_all(self) -> None:
         while self.in_flight < self.limit and (load := self._next_demand() or self._next_prefetch()):
             self._submit(load)
 
+    def _next_demand(self) -> Load | None:
+        """The head of the line; if it waits for room, the first behind it that is under way."""
+        if self.demands and not self.demands[0].started and self.demands[0].waits_for is None:
+            head = self.demands[0]
+            head.waits_for = self.memory.start_demand(head.key)
+            head.started = head.waits_for is None
+            self.count["demands that wait for room"] += not head.started
+        found = next((load for load in self.demands if load.started), None)
+        self.count["promoted chunks behind a demand that waits"] += found is not None and found is not self.demands[0]
+        return found
+
     def _next_prefetch(self) -> Load | None:
         if self.prefetches:
+            self.count["prefetched chunks behind a demand that waits"] += bool(self.demands)
             return self.prefetches[0]
-        while self.planned and not self.demands:
+        while self.planned and self.planned[0] in self.submitted and not self.demands:
             key = self.planned.pop(0)
             if self.memory.there(key) or self.coming(key):
                 continue
@@ -118,67 +152,50 @@ class Link:
                 load.started = True
                 self.prefetches.append(load)
                 return load
-            self.dropped += 1
+            self.count["prefetch_dropped"] += 1
         return None
 
     def _submit(self, load: Load) -> None:
+        self.idle_since = None
         if load.key not in self.moving:
             self.moving[load.key] = load
             self.clock.process(self._load(load))
         size = load.chunks.pop(0)
-        self.idle = False
         self.in_flight += 1
-        chunk = self.clock.process(self._chunk(size, self.engine.request()))
+        self.count["link_busy_ns"] += self.copy_ns(size)
+        load.submitted.append(self.clock.process(self._chunk(load, size, self.engine.request())))
         if not load.chunks:
-            self._leave_line(load)
-            load.sent.succeed(chunk)
+            (self.demands if load in self.demands else self.prefetches).remove(load)
+            load.last_submitted.succeed()
 
-    def _leave_line(self, load: Load) -> None:
-        if load in self.prefetches:
-            self.prefetches.remove(load)
-            return
-        if self.demands[0] is load:
-            self.retry = True  # a new head of the line asks for room
-        self.demands.remove(load)
-
-    def _load(self, load: Load) -> Work:
-        yield (yield load.sent)
-        del self.moving[load.key]
-        self.memory.land(load.key, load.demanded)
-        self.last_landed = load.key
-        self.landed.fire()
-
-    def _chunk(self, size: int, turn: simpy.Event) -> Work:
+    def _chunk(self, load: Load, size: int, turn: simpy.Event) -> Doing:
         yield turn
-        took = self.copy_ns(size)
-        yield self.clock.after(took, COPY_END)
+        yield self.clock.after(self.copy_ns(size), COPY_END)
         self.engine.release(turn)  # type: ignore[arg-type]
         self.in_flight -= 1
-        self.busy_ns += took
+        load.submitted.pop(0)
         self.room_may_have_come()
         if not (self.in_flight or self.demands or self.prefetches or self.planned):
-            self.clock.soon(IDLE, self._fall_idle)
-        self.clock.soon(QUIET, self._quiet)
+            self.idle_since = self.clock.time
+            self.fallen_idle.fire()
+
+    def _load(self, load: Load) -> Doing:
+        yield load.last_submitted
+        yield load.submitted[-1]
+        del self.moving[load.key]
+        self.memory.land(load.key, load.demanded)
+        self.changed.fire()
+
+    def _end_of(self, chunk: simpy.Event, held: Holding) -> Doing:
+        """Of a cancelled copy."""
+        yield chunk
+        self.memory.release(held)
 
     @property
     def stuck(self) -> bool:
-        """The first demand has no room, and nothing is under way in its pool."""
-        if not self.demands:
+        """The first demand in line waits for room, and nothing more will come by itself."""
+        if not self.demands or self.demands[0].started or self.demands[0].waits_for is None:
             return False
-        pool = self.memory.pool(self.demands[0].key)
-        if any(self.memory.pool(key) == pool for key in self.moving):
-            return False
-        if self.memory.room_for_demand(self.demands[0].key) is not None:
-            return False
-        if self.in_flight:
-            self.contested.add("wave while the link is busy with prefetches")
-        return True
-
-    def _fall_idle(self) -> None:
-        if not self.idle and not (self.in_flight or self.demands or self.prefetches or self.planned):
-            self.idle = True
-            self.fallen_idle.fire()
-
-    def _quiet(self) -> None:
-        if self.stuck:
-            self.blocked.fire()
+        place = self.demands[0].waits_for
+        under_way = any(self.memory.holding(key).place == place for key in self.moving)
+        return not under_way and not self.memory.leaving(place)

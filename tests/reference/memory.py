@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from enum import Enum
 
 from moesim.policy import CachePolicy
+
+STAGING = -1
+"""the place of keys that bypass the cache; the other places are pools, by number"""
 
 
 class State(Enum):
@@ -15,6 +19,9 @@ class State(Enum):
     FRESH = "prefetch"
     LOADING = "late"
     ABSENT = "miss"
+
+
+THERE = (State.RESIDENT, State.FRESH)
 
 
 class Event:
@@ -31,34 +38,66 @@ class Event:
         return len(self.has_run) == len(self.keys)
 
 
+class Holding:
+    """Bytes that a key occupies, from the submission of its first chunk until it leaves."""
+
+    def __init__(self, key: int, place: int, size: int) -> None:
+        self.key, self.place, self.size = key, place, size
+        self.cancelled = False
+
+
 class Memory:
-    """Keys in pools, each with its policy. `later(p)`: keys that a prefetch of `p` must not push out (by next use)."""
+    """Keys in pools, each with its policy, and staging slots. A refusal to make room gives the place that is full.
+
+    `sooner(p)`: keys that a prefetch of `p` must not push out, as far as the prefetcher's level shows.
+    """
 
     def __init__(
-        self, sizes: Sequence[int], pools: Sequence[tuple[range, int]], policies: Sequence[CachePolicy]
+        self,
+        sizes: Sequence[int],
+        pools: Sequence[tuple[range, int]],
+        policies: Sequence[CachePolicy],
+        slots: int,
     ) -> None:
-        self.sizes = sizes
-        self.pools = pools
-        self.policies = policies
+        self.sizes, self.pools, self.policies, self.slots = sizes, pools, policies, slots
         self.state = [State.ABSENT] * len(sizes)
+        self.holdings: list[Holding] = []
+        """in the order in which they came"""
         self.event = Event((), "eager")
         self.running: set[int] = set()
         self.sooner: Callable[[int], Iterable[int]] = lambda key: ()
-        self.demand_bytes = self.prefetch_bytes = self.wasted_bytes = self.evictions = 0
+        self.count: Counter[str] = Counter()
+        """bytes demanded, prefetched and wasted; evictions; what else occurred"""
+
+    def fill(self) -> None:
+        """Every key is resident."""
+        self.state = [State.RESIDENT] * len(self.sizes)
+        self.holdings = [Holding(key, self.pool(key), size) for key, size in enumerate(self.sizes)]
+
+    # Where keys are
 
     def pool(self, key: int) -> int:
         return next(number for number, (keys, _) in enumerate(self.pools) if key in keys)
 
     def there(self, key: int) -> bool:
-        return self.state[key] in (State.RESIDENT, State.FRESH)
+        return self.state[key] in THERE
+
+    def holding(self, key: int) -> Holding:
+        """Of a key that is there or loading."""
+        return next(held for held in self.holdings if held.key == key and not held.cancelled)
+
+    def inside(self, place: int) -> list[Holding]:
+        return [held for held in self.holdings if held.place == place]
+
+    def leaving(self, place: int) -> bool:
+        """A cancelled copy still holds bytes there."""
+        return any(held.cancelled for held in self.inside(place))
 
     def pinned(self) -> set[int]:
         loading = {key for key, state in enumerate(self.state) if state is State.LOADING}
         return loading | self.event.held | self.running
 
-    def free(self, pool: int) -> int:
-        keys, capacity = self.pools[pool]
-        return capacity - sum(self.sizes[key] for key in keys if self.state[key] is not State.ABSENT)
+    # A layer event
 
     def enter(self, event: Event) -> dict[int, State]:
         """The gate of `event`: tell the policies, use what is fresh; the state in which each key was found."""
@@ -83,71 +122,149 @@ class Memory:
         """`key` of the present event was pushed out before it ran; its policy dropped it, and must know of its use."""
         self.policies[self.pool(key)].used([key])
         self.event.held.add(key)
+        self.count["reloads"] += 1
 
-    def room_for_demand(self, key: int) -> list[int] | None:
-        """Who must leave for a demanded key, None if it must wait."""
-        event, pinned = self.event, self.pinned()
-        spared = [pinned | set(event.keys), pinned | (set(event.keys) - event.has_run)]
-        if event.over:
-            spared = [pinned]
-        elif event.order == "index":
-            spared.append(pinned)
-        found = (self._victims(key, barred) for barred in spared)
-        return next((victims for victims in found if victims is not None), None)
+    def kernel_ended(self, event: Event, keys: Iterable[int]) -> None:
+        """Experts `keys` of `event` have run."""
+        self.running -= set(keys)
+        event.has_run |= set(keys)
+        event.held -= set(keys)
+        for key in keys:
+            if self.holding(key).place == STAGING:
+                self._leave(self.holding(key))
 
-    def start_demand(self, key: int) -> bool:
-        """Make room for a demanded key and occupy it; False if it must wait."""
-        victims = self.room_for_demand(key)
-        if victims is None:
-            return False
-        self._occupy(key, victims, prefetched=False)
-        self.demand_bytes += self.sizes[key]
-        return True
+    # Making room
+
+    def place_of(self, key: int, prefetched: bool) -> int:
+        """Where the copy of `key`, which could start now, would go."""
+        pool = self.pool(key)
+        if not self.slots:
+            return pool
+        if self.sizes[key] > self.pools[pool][1]:
+            self.count["too large"] += 1
+            return STAGING
+        return pool if self.policies[pool].admit(key, prefetched) else STAGING
+
+    def start_demand(self, key: int) -> int | None:
+        """Make room for a demanded key and occupy it; the place for which it must wait, or None."""
+        place = self.place_of(key, False)
+        if place == STAGING:
+            if not self._free_slot() and not self._push_out():
+                return place
+            self._stage(key)
+        else:
+            victims = self._victims(key, self._tiers(key))
+            if victims is None:
+                return place
+            self._insert(key, victims, prefetched=False)
+        self.count["demand_bytes"] += self.sizes[key]
+        return None
 
     def start_prefetch(self, key: int) -> bool:
         """Make room for a prefetched key and occupy it; False if it is dropped."""
-        present = set() if self.event.over else set(self.event.keys)
-        victims = self._victims(key, self.pinned() | present | set(self.sooner(key)))
-        if victims is None:
-            return False
-        self._occupy(key, victims, prefetched=True)
-        self.prefetch_bytes += self.sizes[key]
+        if self.place_of(key, True) == STAGING:
+            if not self._free_slot():
+                return False
+            self._stage(key)
+        else:
+            victims = self._victims(key, [self.pinned() | self._spared() | set(self.sooner(key))])
+            if victims is None:
+                return False
+            self._insert(key, victims, prefetched=True)
+        self.count["prefetch_bytes"] += self.sizes[key]
         return True
 
-    def _victims(self, key: int, barred: set[int]) -> list[int] | None:
+    def _spared(self) -> set[int]:
+        return set() if self.event.over else set(self.event.keys)
+
+    def _tiers(self, key: int) -> list[set[int]]:
+        """Keys that may not make room for a demand of `key`: at first, if that does not suffice, and so on."""
+        pinned, spared = self.pinned(), self._spared()
+        unrun = spared - self.event.has_run
+        tiers = [pinned | spared, pinned | unrun]
+        if self.event.order == "index":
+            tiers.append(pinned | {other for other in unrun if other <= key})
+        return tiers
+
+    def _victims(self, key: int, tiers: Iterable[set[int]]) -> list[int] | None:
+        """Who must leave, those that may go at first before those that may go at last; None if they do not suffice."""
         pool = self.pool(key)
+        inside = {held.key for held in self.inside(pool) if not held.cancelled}
+        foreign = set(self.pools[pool][0]) - inside
+        lacking = self.sizes[key] + sum(held.size for held in self.inside(pool)) - self.pools[pool][1]
         victims: list[int] = []
-        lacking = self.sizes[key] - self.free(pool)
-        while lacking > 0:
-            victim = self.policies[pool].victim(barred | set(victims))
-            if victim is None:
-                return None
-            victims.append(victim)
-            lacking -= self.sizes[victim]
-        return victims
+        for barred in tiers:
+            while lacking > 0:
+                victim = self.policies[pool].victim(barred | foreign | set(victims))
+                if victim is None:
+                    break
+                victims.append(victim)
+                lacking -= self.sizes[victim]
+        return victims if lacking <= 0 else None
 
-    def _evict(self, pool: int, key: int) -> None:
-        assert self.there(key) and key not in self.pinned()
-        if self.state[key] is State.FRESH:
-            self.wasted_bytes += self.sizes[key]
-        self.state[key] = State.ABSENT
-        self.evictions += 1
-        self.policies[pool].evicted(key)
-
-    def _occupy(self, key: int, victims: Iterable[int], prefetched: bool) -> None:
+    def _insert(self, key: int, victims: Iterable[int], prefetched: bool) -> None:
         pool = self.pool(key)
         for victim in victims:
-            self._evict(pool, victim)
-        self.state[key] = State.LOADING
-        assert self.free(pool) >= 0
+            assert self.there(victim) and victim not in self.pinned()
+            self.count["pushed out before its turn"] += victim in self._spared() - self.event.has_run
+            self._waste(victim)
+            self._leave(self.holding(victim))
+            self.policies[pool].evicted(victim)
+        self._occupy(key, pool)
+        assert sum(held.size for held in self.inside(pool)) <= self.pools[pool][1]
         self.policies[pool].inserted(key, prefetched)
+
+    def _free_slot(self) -> bool:
+        return len(self.inside(STAGING)) < self.slots
+
+    def _push_out(self) -> bool:
+        """Empty a staging slot for a demand."""
+        for held in self.inside(STAGING):
+            if not held.cancelled and self.state[held.key] is State.FRESH and held.key not in self._spared():
+                self._waste(held.key)
+                self._leave(held)
+                self.count["pushed out of staging"] += 1
+                return True
+        return False
+
+    def _stage(self, key: int) -> None:
+        self._occupy(key, STAGING)
+        self.count["bypasses"] += 1
+        assert len(self.inside(STAGING)) <= self.slots
+
+    def _occupy(self, key: int, place: int) -> None:
+        assert self.state[key] is State.ABSENT
+        self.state[key] = State.LOADING
+        self.holdings.append(Holding(key, place, self.sizes[key]))
+
+    def _waste(self, key: int) -> None:
+        """`key` leaves; if it came by prefetch and was never used, its bytes were wasted."""
+        if self.state[key] is State.FRESH:
+            self.count["wasted_bytes"] += self.sizes[key]
+
+    def _leave(self, held: Holding) -> None:
+        self.count["evictions"] += 1
+        self.holdings.remove(held)
+        self.state[held.key] = State.ABSENT
+
+    # Copies
 
     def land(self, key: int, demanded: bool) -> None:
         """The last chunk of `key` is over."""
         self.state[key] = State.RESIDENT if demanded else State.FRESH
 
-    def kernel_ended(self, keys: Iterable[int]) -> None:
-        """Experts `keys` of the present event have run."""
-        self.running -= set(keys)
-        self.event.has_run |= set(keys)
-        self.event.held -= set(keys)
+    def cancel(self, key: int, unsent: int) -> Holding:
+        """The prefetch of `key`, under way, is given up; its bytes stay occupied until `release`."""
+        held = self.holding(key)
+        held.cancelled = True
+        self.count["evictions"] += 1
+        self.state[key] = State.ABSENT
+        if held.place != STAGING:
+            self.policies[held.place].evicted(key)
+        self.count["prefetch_bytes"] -= unsent
+        self.count["wasted_bytes"] += held.size - unsent
+        return held
+
+    def release(self, held: Holding) -> None:
+        """The last submitted chunk of a cancelled prefetch is over."""
+        self.holdings.remove(held)

@@ -1,304 +1,327 @@
 """The slow reference: a step on the machine, told by processes, written from docs/model.md alone.
 
-The host, the compute stream, each load and each chunk is a process. Only policies, their views' foresight and cost
-tables are shared with the simulator.
+The host, the compute stream, each load and each chunk is a process. Only policies and views, cost tables, the numbering
+of keys, the trace format and the configuration are shared with the simulator.
 
 Where docs/model.md leaves a choice, this is how it is read here:
 
-* the host asks the prefetcher for an idle link when it next waits (not in a synchronisation), before it forms a group
-  of that instant; a link that fell idle because it dropped all that was planned is not asked about until the next gate;
-* the gate is an instant of stream and host; if the host is being asked for an idle link then, it goes on afterwards;
-* a layer event that finds every key there is launched as early as the host could, prefetcher or not;
-* the answer given at step start or at a gate may start at once when the decision has ended, any other prefetch last in
-  its instant;
-* `index` always runs in its order, every key there or not, except in waves: as under `barrier`, what is ready runs as
-  one group when the first demand would find no room and nothing is under way in its pool;
-* a promoted key that has started goes on behind a demand that waits for room;
-* bytes count as demanded or prefetched by what started the load, and as wasted when a key leaves that was never used.
+* of several host actions of one instant each happens when those before it have; where a decision takes no time, a
+  cancellation comes after the demands that the host made before it;
+* victims of unequal size add up: those that go at first all leave before one of those that go at last does;
+* a demand waits for room from the moment at which it has asked for some and found none to the next end of a kernel or a
+  copy, or cancellation; whether it finds room then shows when its first chunk could be submitted again;
+* a use that the level does not show does not spare a key;
+* what happened up to the end of a step counts as the step's, prefetches that start at that instant as the next step's.
 """
 
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import simpy
 
 from moesim import policy
 from moesim.experiment import Experiment
-from moesim.policy import FAR_VIEWS, NEAR_VIEWS, CachePolicy, Policy, Pool, PrefetchPolicy, View
-from moesim.sim.foresight import Foresight
-from moesim.sim.work import LayerWork, Work
-from tests.reference.clock import HOST, QUIET, Clock, Signal
-from tests.reference.clock import Work as Doing
+from moesim.hardware.keys import Keys
+from moesim.policy import CachePolicy, Policy, Pool, PrefetchPolicy, View
+from moesim.policy.residency import Residency
+from tests.reference.clock import CANCEL, HOST, IDLE, Clock, Doing
 from tests.reference.link import Link
 from tests.reference.memory import Event, Memory, State
-from tests.reference.stream import PARTS, Stream
+from tests.reference.sight import Sight, Use
+from tests.reference.stream import Stream
+
+
+@dataclass
+class Needs:
+    """Keys of a layer event, ranked, and the prefill and decode tokens of each."""
+
+    keys: tuple[int, ...]
+    prefill: dict[int, int]
+    decode: dict[int, int]
+
+    def tokens(self, key: int) -> int:
+        return self.prefill.get(key, 0) + self.decode.get(key, 0)
+
+
+@dataclass
+class StepCosts:
+    """Of the kernels of a step, ns; attention, rest and gate are those of one layer."""
+
+    attention: int
+    rest: int
+    gate: int
+    last: int
+    router: int
+
+
+@dataclass
+class StepWork:
+    """A step: what it needs of each layer, what its kernels cost, and what each sight shows beyond it."""
+
+    number: int
+    layers: list[Needs]
+    costs: StepCosts
+    beyond: dict[tuple[str, str], list[Use]]
 
 
 @dataclass
 class Outcome:
     """What a step did."""
 
+    start: int
     end: int
     sampled_at: int
     parts: dict[str, int]
-    classes: dict[str, int]
-    """keys, tokens and bytes by access class and phase"""
-    traffic: dict[str, int]
-    """bytes demanded, prefetched and wasted; evictions; prefetches dropped"""
+    counts: Counter[str] = field(default_factory=Counter)
+    """keys, tokens and bytes by access class and phase; bytes demanded, prefetched and wasted; evictions; ..."""
+
+
+def pools(memory: Any, keys: Keys) -> list[tuple[range, int]]:
+    """Keys and bytes of each pool (docs/model.md; the configuration's page)."""
+    by_layer = [[keys.sizes[key] for key in row] for row in keys.table]
+    staging = memory.staging * max(keys.sizes)
+    if memory.slots is not None:
+        capacities = [memory.slots * max(sizes) for sizes in by_layer]
+        total = sum(capacities)
+    else:
+        given = memory.bytes if memory.bytes is not None else round(memory.share * sum(keys.sizes))
+        total = given - staging
+        capacities = [total // len(by_layer)] * len(by_layer)
+    if memory.scope == "global":
+        return [(range(len(keys.sizes)), total)]
+    return [(range(min(row), max(row) + 1), room) for row, room in zip(keys.table, capacities, strict=True)]
 
 
 class Machine:
-    """Host, stream, link and memory of one run; `step` runs one step and comes back with its outcome."""
+    """Host, stream, link and memory of one run. `resident`: every expert is there, and nobody prefetches."""
 
-    def __init__(self, config: Experiment, inputs: Any, pools: Sequence[tuple[range, int]], replication: int) -> None:
-        self.shape, self.costs = inputs.shape, inputs.costs
+    def __init__(self, config: Experiment, inputs: Any, *, resident: bool = False, replication: int = 0) -> None:
+        self.config, self.resident, self.replication = config, resident, replication
+        self.costs = inputs.costs
         self.layerwise = inputs.trace.meta.router == "layerwise"
-        self.order = config.machine.expert_start
+        self.order = "eager" if resident else config.machine.expert_start
+        self.keys = Keys.of(inputs.shape, inputs.trace.meta.key_map)
         self.clock = Clock()
-        self.foresights: dict[tuple[str, str], Foresight] = {}
-        self.views: dict[tuple[str, str], View] = {}
-        self.memory = self._memory(config, pools, replication)
+        self.sights: dict[tuple[str, str], Sight] = {}
+        self.memory = self._memory()
         machine = config.machine
         self.link = Link(self.clock, self.memory, inputs.link.copy, machine.chunk_bytes, machine.copies_in_flight)
         self.stream = Stream(self.clock, self.memory, self.link)
-        self.prefetcher = self._prefetcher(config)
-        self.idle = False
-        """the link has fallen idle and the prefetcher was not asked since"""
-        self.host_wakes = Signal(self.clock)
-        self.work: Work | None = None
-        self.sampled_at = -1
-        self.contested = self.link.contested
-        if self.prefetcher:
-            self.clock.process(self._watch_link())
+        self.prefetcher = self._prefetcher()
+        self.free = 0
+        """the instant from which the host is free; it may lie back, where the host could have done something earlier"""
+        self.count = self.memory.count
+        self.counted: Counter[str] = Counter()
+        """up to the end of the last step"""
 
     # Policies and what they see
 
-    def _memory(self, config: Experiment, pools: Sequence[tuple[range, int]], replication: int) -> Memory:
-        sizes = [self.shape.key_bytes] * self.shape.keys
+    def _memory(self) -> Memory:
+        if self.resident:
+            everything = [(range(self.keys.count), sum(self.keys.sizes))]
+            memory = Memory(self.keys.sizes, everything, [CachePolicy()], 0)
+            memory.fill()
+            return memory
+        parts = pools(self.config.memory, self.keys)
         policies: list[CachePolicy] = []
-        for number, (keys, capacity) in enumerate(pools):
-            made = policy.make("cache", config.cache)
+        for number, (keys, capacity) in enumerate(parts):
+            made = policy.make("cache", self.config.cache)
             assert isinstance(made, CachePolicy)
-            rng = random.Random(f"{config.seed}/{replication}/cache/{number}")
-            made.start(Pool(keys, capacity, sizes, rng), self._view(made))
+            rng = random.Random(f"{self.config.seed}/{self.replication}/cache/{number}")
+            made.start(Pool(keys, capacity, self.keys.sizes, rng), self._view(made))
             policies.append(made)
-        return Memory(sizes, pools, policies)
+        return Memory(self.keys.sizes, parts, policies, self.config.memory.staging)
 
-    def _prefetcher(self, config: Experiment) -> PrefetchPolicy | None:
-        if config.prefetch.name == "none":
+    def _prefetcher(self) -> PrefetchPolicy | None:
+        if self.resident or self.config.prefetch.name == "none":
             return None
-        made = policy.make("prefetch", config.prefetch)
+        made = policy.make("prefetch", self.config.prefetch)
         assert isinstance(made, PrefetchPolicy)
         made.view = self._view(made)
         made.start(made.view)
-        if seen := self.foresights.get((made.level, made.unknown)):
-            self.memory.sooner = lambda key: np.flatnonzero(seen.next_uses <= seen.next_uses[key]).tolist()
+        sight = self.sights[made.level, made.unknown]
+        if sight.far:
+            self.memory.sooner = sight.sooner
         return made
 
     def _view(self, made: Policy) -> View:
-        kind, shape = (made.level, made.unknown), self.shape
-        if kind not in self.views:
-            if made.level in NEAR_VIEWS:
-                self.views[kind] = NEAR_VIEWS[made.level](shape.layers, shape.experts)
-            else:
-                seen = self.foresights.setdefault(kind, Foresight(shape.layers, shape.experts))
-                self.views[kind] = FAR_VIEWS[made.level](shape.layers, shape.experts, seen.next_uses, self._needed)
-        return self.views[kind]
+        kind = (made.level, made.unknown)
+        if kind not in self.sights:
+            self.sights[kind] = Sight(*kind, self.keys.layers, self.keys.experts, self.keys.count)
+        return self.sights[kind].view
 
-    def _needed(self, layer: int) -> list[int]:
-        assert self.work is not None
-        return [self.shape.experts * layer + expert for expert in self.work.layer(layer).experts]
+    def residency(self) -> Residency:
+        """What a batch policy sees: a key counts as absent or not."""
+        state = self.memory.state
+
+        class Presence(Sequence[int]):
+            def __len__(self) -> int:
+                return len(state)
+
+            def __getitem__(self, key: Any) -> Any:
+                return int(state[key] is not State.ABSENT)
+
+        return Residency(self.keys.table, Presence())
 
     # The host
 
-    def _watch_link(self) -> Doing:
-        while True:
-            yield self.link.fallen_idle.wait()
-            self.idle = True
-            self.host_wakes.fire()
-
     def _spend(self, ns: int) -> Doing:
-        yield self.clock.after(ns, HOST)
+        self.free += ns
+        yield self.clock.after(max(0, self.free - self.clock.time), HOST)
 
-    def _wait(self, event: simpy.Event) -> Doing:
+    def _be_free(self) -> None:
+        """The host can act at this instant, and no earlier."""
+        self.free = max(self.free, self.clock.time)
+
+    def wait(self, event: simpy.Event) -> Doing:
         """Until `event`; meanwhile the prefetcher is asked when the link has fallen idle."""
-        while True:
-            if self.idle:
-                yield from self._ask(at_once=False)
-            elif event.processed:
-                break
+        while not event.processed:
+            if self.prefetcher and self.link.idle_since is not None:
+                yield self.clock.after(0, IDLE)
+                if not event.processed and self.link.idle_since is not None:
+                    self.count["asked for an idle link"] += 1
+                    yield from self._ask()
             else:
-                yield event | self.host_wakes.wait()
+                yield event | self.link.fallen_idle.wait()
         yield self.clock.after(0, HOST)
 
-    def _drained(self) -> simpy.Event:
-        """The stream is free."""
-        return self.stream.last or self.clock.after(0, HOST)
-
-    def _launch(self, part: str, ns: int, keys: tuple[int, ...] = (), left: int | None = None) -> Doing:
-        yield from self._spend(self.costs.launch if left is None else left)
-        self.stream.launch(part, ns, keys)
+    def _launch(self, part: str, ns: int, event: Event | None = None, keys: tuple[int, ...] = ()) -> Doing:
+        yield from self._spend(self.costs.launch)
+        self.stream.launch(part, ns, event, keys)
 
     def _synchronise(self) -> Doing:
-        yield self._drained()
+        yield self.stream.drained
         yield self.clock.after(0, HOST)
+        self._be_free()
         yield from self._spend(self.costs.sync)
 
-    def _ask(self, at_once: bool = True) -> Doing:
+    def _ask(self) -> Doing:
+        """The prefetcher, at the instant at which the host is free."""
         assert self.prefetcher is not None
-        if self.idle and at_once:
-            self.contested.add("link idle while the prefetcher decides")
-        self.idle = False
-        answer = dict.fromkeys(self.prefetcher.plan())
-        yield from self._spend(self.costs.decision)
-        if self.idle:
-            self.contested.add("link idle while the prefetcher decides")
-        wanted = [key for key in answer if not self.memory.there(key) and not self.link.coming(key)]
-        new = len(set(wanted) - set(self.link.planned))
-        self.link.plan(wanted, at_once)
-        yield from self._spend(self.costs.copy_submit * new)
-        self.free_since = int(self.clock.now)
+        self._be_free()
+        self.free += self.costs.decision
+        yield self.clock.after(self.costs.decision, CANCEL if self.costs.decision else HOST)
+        moving = self.link.cancellable()
+        for key in dict.fromkeys(self.prefetcher.cancel(moving)):
+            if key in moving:
+                self.link.cancel(key)
+        yield self.clock.after(0, HOST)
+        event = self.memory.event
+        wanted = [
+            key
+            for key in dict.fromkeys(self.prefetcher.plan())
+            if not (self.memory.there(key) or self.link.coming(key) or (key in event.keys and key not in event.has_run))
+        ]
+        for key in self.link.plan(wanted):
+            yield from self._spend(self.costs.copy_submit)
+            self.link.submit(key)
 
     # A step
 
-    def step(self, step: int, work: Work, costs: Any, start: int, laters: dict[tuple[str, str], np.ndarray]) -> Outcome:
-        before = self._traffic()
-        self.classes = {
-            f"{state.value}_{unit}_{phase}": 0
-            for state in State
-            for unit in ("keys", "tokens", "bytes")
-            for phase in ("prefill", "decode")
-        }
-        self.clock.run(self.clock.process(self._step(step, work, costs, start, laters)))
-        end, parts = int(self.clock.now), self.stream.parts
-        assert sum(parts.values()) == end - start, (parts, start, end)
-        traffic = {name: after - before[name] for name, after in self._traffic().items()}
-        return Outcome(end, self.sampled_at, parts, self.classes, traffic)
+    def begin(self, start: int) -> None:
+        """A step is formed; the host may be busy still."""
+        self.stream.begin(start)
 
-    def _traffic(self) -> dict[str, int]:
-        memory, link = self.memory, self.link
-        return {
-            "demand_bytes": memory.demand_bytes,
-            "prefetch_bytes": memory.prefetch_bytes,
-            "wasted_bytes": memory.wasted_bytes,
-            "evictions": memory.evictions,
-            "prefetch_dropped": link.dropped,
-        }
-
-    def _step(self, step: int, work: Work, costs: Any, start: int, laters: dict[tuple[str, str], np.ndarray]) -> Doing:
-        # The step starts when it is due, even if the host is still being asked for an idle link.
-        yield from self._wait(self.clock.process(self._begin(step, work, start, laters)))
+    def step(self, work: StepWork, start: int) -> Doing:
+        """Run a step that was formed at `start`; gives its `Outcome`."""
+        self._be_free()
+        for kind, sight in self.sights.items():
+            sight.begin(work.number, [needs.keys for needs in work.layers], work.beyond[kind])
         yield from self._spend(self.costs.decision)
-        for layer in range(self.shape.layers):
-            yield from self._launch("attention", costs.attention)
-            self.stream.launch("rest", costs.rest)
+        for layer, needs in enumerate(work.layers):
+            yield from self._launch("attention", work.costs.attention)
+            self.stream.launch("rest", work.costs.rest)
             if layer == 0 and self.prefetcher:
                 yield from self._ask()
             if self.layerwise:
-                yield from self._launch("gate", costs.gate)
+                yield from self._launch("gate", work.costs.gate)
                 yield from self._synchronise()
-            yield from self._layer(layer, work.layer(layer))
-        yield from self._finish(costs)
+            yield from self._layer(layer, needs)
+        sampled_at = yield from self._finish(work.costs)
+        end, parts = self.clock.time, self.stream.parts
+        assert sum(parts.values()) == end - start, (parts, start, end)
+        counts = Counter(self.count)
+        counts.subtract(self.counted)
+        self.counted = Counter(self.count)
+        return Outcome(start, end, sampled_at, parts, counts)
 
-    def _begin(self, step: int, work: Work, start: int, laters: dict[tuple[str, str], np.ndarray]) -> Doing:
-        yield self.clock.after(start - int(self.clock.now), HOST)
-        self.work = work
-        self.stream.parts = dict.fromkeys(PARTS, 0)
-        self.stream.idle_since, self.stream.stalled = start, 0
-        for view in self.views.values():
-            view.step, view.layer = step, -1
-            if view.level != "history":
-                view.current = ()  # type: ignore[attr-defined]
-        for kind, foresight in self.foresights.items():
-            foresight.begin(step, work, laters[kind])
-
-    def _finish(self, costs: Any) -> Doing:
-        yield from self._launch("rest", costs.sample)
+    def _finish(self, costs: StepCosts) -> Doing:
+        yield from self._launch("rest", costs.last)
         yield from self._synchronise()
-        self.sampled_at = int(self.clock.now)
+        sampled_at = self.clock.time
         if costs.router:
             yield from self._launch("router", costs.router)
             yield from self._synchronise()
-        self.stream.rest_until(int(self.clock.now))
+        self.stream.rest_until(self.clock.time)
+        return sampled_at
 
     # A layer event
 
-    def _layer(self, layer: int, work: LayerWork) -> Doing:
-        keys = self._needed(layer)
-        runs_ahead = not self.layerwise and not self.prefetcher and self.order != "index"
-        self.free_since = int(self.clock.now)
-        if runs_ahead and all(map(self.memory.there, keys)):
-            found = self._gate(layer, work, keys)
-        else:
-            # The gate is an instant of the stream; the host may be asking the prefetcher then.
-            gate = self.clock.process(self._gate_when_free(layer, work, keys))
-            yield from self._wait(gate)
-            found = gate.value or {}
-        missing = [key for key in keys if not self.memory.there(key)]
+    def _layer(self, layer: int, needs: Needs) -> Doing:
+        yield from self.wait(self.stream.drained)
+        event = Event(needs.keys, self.order)
+        for sight in self.sights.values():
+            sight.enter(layer, needs.keys)
+        found = self.memory.enter(event)
+        self.count["unique_keys"] += len(needs.keys)
+        room = self.memory.pools[self.memory.pool(needs.keys[0])][1]
+        self.count["waves"] += sum(self.keys.sizes[key] for key in needs.keys) > room
+        self._classify(needs, found)
+        missing = [key for key in needs.keys if not self.memory.there(key)]
         if not missing and self.order != "index":
             # The launch may have been made while the stream was busy.
-            left = max(0, self.costs.launch - (int(self.clock.now) - self.free_since))
-            yield from self._launch_experts(work, keys, keys, left)
+            yield from self._run(event, needs, list(needs.keys))
             if self.prefetcher:
                 yield from self._ask()
             return
+        self._be_free()
         for key in sorted(missing) if self.order == "index" else missing:
             yield from self._spend(self.costs.copy_submit)
-            if self.idle:
-                self.contested.add("link idle while demands are submitted")
-            self.link.demand(key)
-        yield from self._run_as_they_come(work, keys, found)
+            if self.memory.there(key):
+                self.count["landed before its demand"] += 1
+                self.memory.use(key)
+            else:
+                self.link.demand(key)
+        yield from self._run_as_they_come(event, needs, found)
 
-    def _gate_when_free(self, layer: int, work: LayerWork, keys: list[int]) -> Doing:
-        yield self._drained()
-        yield self.clock.after(0, HOST)
-        return self._gate(layer, work, keys)
+    def _classify(self, needs: Needs, found: dict[int, State]) -> None:
+        for key in needs.keys:
+            name, prefill = found[key].value, needs.prefill.get(key, 0)
+            phase = "prefill" if prefill else "decode"
+            self.count[f"{name}_keys_{phase}"] += 1
+            self.count[f"{name}_bytes_{phase}"] += self.keys.sizes[key]
+            self.count[f"{name}_tokens_prefill"] += prefill
+            self.count[f"{name}_tokens_decode"] += needs.decode.get(key, 0)
 
-    def _gate(self, layer: int, work: LayerWork, keys: list[int]) -> dict[int, State]:
-        found = self.memory.enter(Event(keys, self.order))
-        for key, prefill, decode in zip(keys, work.prefill, work.decode, strict=True):
-            name, phase = found[key].value, "prefill" if prefill else "decode"
-            self.classes[f"{name}_keys_{phase}"] += 1
-            self.classes[f"{name}_bytes_{phase}"] += self.memory.sizes[key]
-            self.classes[f"{name}_tokens_prefill"] += prefill
-            self.classes[f"{name}_tokens_decode"] += decode
-        for foresight in self.foresights.values():
-            foresight.enter(layer)
-        for view in self.views.values():
-            view.layer = layer
-            if view.level != "history":
-                view.current = keys  # type: ignore[attr-defined]
-        return found
-
-    def _launch_experts(self, work: LayerWork, keys: list[int], group: list[int], left: int | None = None) -> Doing:
+    def _run(self, event: Event, needs: Needs, group: list[int]) -> Doing:
         self.memory.running |= set(group)
-        tokens = [work.tokens[keys.index(key)] for key in group]
+        tokens = [needs.tokens(key) for key in group]
         ns = self.costs.experts(sum(tokens), len(tokens), max(tokens))
-        yield from self._launch("experts", ns, tuple(group), left)
+        yield from self._launch("experts", ns, event, tuple(group))
 
-    def _run_as_they_come(self, work: LayerWork, keys: list[int], found: dict[int, State]) -> Doing:
-        left = list(keys)
-        asked = not self.prefetcher
-        wave = False
+    def _run_as_they_come(self, event: Event, needs: Needs, found: dict[int, State]) -> Doing:
+        left = list(needs.keys)
+        asked, wave = not self.prefetcher, False
         while left:
-            yield from self._wait(self._drained())
+            yield from self.wait(self.stream.drained)
+            self._be_free()
             group = self._group(left, wave)
             wave = False
             if group:
                 left = [key for key in left if key not in group]
-                yield from self._launch_experts(work, keys, group)
+                yield from self._run(event, needs, group)
             if not asked:
                 asked = True
                 yield from self._ask()
             elif not group:
-                wave = yield from self._stall(left, found)
+                wave = yield from self._next(left, found)
 
-    def _group(self, left: list[int], wave: bool) -> list[int]:
+    def _group(self, left: Sequence[int], wave: bool) -> list[int]:
         ready = [key for key in left if self.memory.there(key)]
         if self.order == "eager" or wave:
             return ready
@@ -306,29 +329,30 @@ class Machine:
             return ready if len(ready) == len(left) else []
         return [key for key in ready if key == min(left)]
 
-    def _stall(self, left: list[int], found: dict[int, State]) -> Doing:
-        """Until a key in `left` lands; True if none can, so that what is ready must run (barrier)."""
-        since = int(self.clock.now)
-        if self.order == "index" and not self.memory.there(min(left)) and not self.link.coming(min(left)):
+    def _next(self, left: list[int], found: dict[int, State]) -> Doing:
+        """Nothing can run: load again what was pushed out before its turn, or stall; True if a wave must run then."""
+        turn = min(left)
+        if self.order == "index" and not self.memory.there(turn) and not self.link.coming(turn):
             yield from self._spend(self.costs.copy_submit)
-            self.memory.need_again(min(left))
-            self.link.demand(min(left))
+            self.memory.need_again(turn)
+            self.link.demand(turn)
             return False
-        landed, can_wave = self.clock.process(self._next_landing(left)), self.clock.event()
-        if self.order != "eager" and any(map(self.memory.there, left)):
-            yield self.clock.after(0, QUIET)
-            if self.link.stuck:
-                return True
-            can_wave = self.link.blocked.wait()
-        yield from self._wait(landed | can_wave)
-        if not landed.processed:
-            return True
-        key, until = landed.value  # type: ignore[misc]
-        self.stream.stall("late_stall" if found[key] is State.LOADING else "miss_stall", until - since)
-        return False
+        return (yield from self._stall(left, found))
 
-    def _next_landing(self, left: list[int]) -> Doing:
+    def _stall(self, left: list[int], found: dict[int, State]) -> Doing:
+        """Until a key of `left` lands, or none will by itself: then True."""
+        since = self.clock.time
+        before = [key for key in left if self.memory.there(key)]
+        stuck = False
         while True:
-            yield self.link.landed.wait()
-            if self.link.last_landed in left:
-                return self.link.last_landed, int(self.clock.now)
+            landed = [key for key in left if self.memory.there(key) and key not in before]
+            stuck = not landed and self.order != "eager" and self.link.stuck
+            if landed or stuck:
+                break
+            yield self.link.changed.wait()
+            yield self.clock.after(0, HOST)
+        blamed = self.link.demands[0].key if stuck else landed[0]
+        part = "late_stall" if found[blamed] is State.LOADING else "miss_stall"
+        self.stream.stall(part, self.clock.time - since)
+        self.count["waves run"] += stuck
+        return stuck

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 
 import simpy
 
-from tests.reference.clock import KERNEL_END, Clock
-from tests.reference.clock import Work as Doing
+from tests.reference.clock import KERNEL_END, Clock, Doing
 from tests.reference.link import Link
-from tests.reference.memory import Memory
+from tests.reference.memory import Event, Memory
 
 PARTS = ("attention", "rest", "gate", "router", "experts", "host", "miss_stall", "late_stall")
 
@@ -18,6 +17,7 @@ PARTS = ("attention", "rest", "gate", "router", "experts", "host", "miss_stall",
 class Kernel:
     part: str
     ns: int
+    event: Event | None
     keys: tuple[int, ...]
     done: simpy.Event
 
@@ -29,14 +29,21 @@ class Stream:
         self.clock, self.memory, self.link = clock, memory, link
         self.parts = dict.fromkeys(PARTS, 0)
         self.waiting = simpy.Store(clock)
-        self.last: simpy.Event | None = None
+        self.drained = clock.event().succeed()
+        """the last kernel that was launched has ended"""
         self.idle_since = 0
         self.stalled = 0
         clock.process(self._run())
 
-    def launch(self, part: str, ns: int, keys: tuple[int, ...] = ()) -> None:
-        self.last = self.clock.event()
-        self.waiting.put(Kernel(part, ns, keys, self.last))
+    def begin(self, start: int) -> None:
+        """A step starts: whatever the stream did before is no part of it."""
+        self.parts = dict.fromkeys(PARTS, 0)
+        self.idle_since, self.stalled = start, 0
+
+    def launch(self, part: str, ns: int, event: Event | None = None, keys: tuple[int, ...] = ()) -> None:
+        """A kernel; with `keys` it runs these experts of `event`."""
+        self.drained = self.clock.event()
+        self.waiting.put(Kernel(part, ns, event, keys, self.drained))
 
     def rest_until(self, now: int) -> None:
         """Account for the idle time up to `now`: what was no stall was the host's."""
@@ -50,12 +57,12 @@ class Stream:
     def _run(self) -> Doing:
         while True:
             kernel = yield self.waiting.get()
-            self.rest_until(int(self.clock.now))
+            self.rest_until(self.clock.time)
             if kernel.ns:
                 yield self.clock.after(kernel.ns, KERNEL_END)
-            self.idle_since = int(self.clock.now)
+            self.idle_since = self.clock.time
             self.parts[kernel.part] += kernel.ns
-            if kernel.keys:
-                self.memory.kernel_ended(kernel.keys)
+            if kernel.event:
+                self.memory.kernel_ended(kernel.event, kernel.keys)
                 self.link.room_may_have_come()
             kernel.done.succeed()

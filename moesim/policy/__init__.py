@@ -3,7 +3,17 @@
 from moesim.policy.base import KINDS, LEVELS, BatchPolicy, CachePolicy, Policy, Pool, PrefetchPolicy
 from moesim.policy.queue import Limits, Queued
 from moesim.policy.registry import check, find, make, names, register
-from moesim.policy.view import FAR, FAR_VIEWS, NEAR_VIEWS, LayerView, OracleView, QueueView, StepView, View
+from moesim.policy.view import (
+    FAR,
+    FAR_VIEWS,
+    NEAR_VIEWS,
+    LayerView,
+    OracleView,
+    PredictedView,
+    QueueView,
+    StepView,
+    View,
+)
 
 __all__ = [
     "FAR",
@@ -18,6 +28,7 @@ __all__ = [
     "OracleView",
     "Policy",
     "Pool",
+    "PredictedView",
     "PrefetchPolicy",
     "QueueView",
     "Queued",

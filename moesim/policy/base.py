@@ -43,6 +43,8 @@ class Policy:
     level: str = "history"
     unknown: str = "farthest"
     """what the view assumes of a next use that is not known yet: `farthest`, or `persist` (docs/model.md)"""
+    reach: int = 1
+    """level `predicted`: distance of the farthest predictions that it reads, in layers; the trace must have them"""
 
 
 class CachePolicy(Policy):
@@ -90,6 +92,8 @@ class PrefetchPolicy(Policy):
     """Which keys to copy before they are needed."""
 
     kind: ClassVar[str] = "prefetch"
+    cost_ns: int = 0
+    """what the host pays each time it asks, beyond the decision of the cost table: a predictor's own time"""
 
     def start(self, view: View) -> None:
         """Called once before anything else."""

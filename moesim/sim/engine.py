@@ -14,11 +14,13 @@ from typing import Protocol
 import numpy as np
 
 from moesim.hardware.keys import Keys
-from moesim.policy import FAR, LayerView, PrefetchPolicy, StepView, View
+from moesim.policy import FAR, LayerView, PredictedView, PrefetchPolicy, StepView, View
 from moesim.sim.cache import ABSENT, FRESH, LOADING, RESIDENT, ExpertCache
 from moesim.sim.foresight import Foresight
 from moesim.sim.link import NEVER, Link
 from moesim.sim.pattern import KEPT, Event, Events, Pattern, loads_of
+from moesim.sim.predictions import Predictions
+from moesim.sim.rows import StepRows
 from moesim.sim.work import LayerWork, Work
 
 PARTS = ("attention", "rest", "gate", "router", "experts", "host", "miss_stall", "late_stall")
@@ -88,6 +90,8 @@ class Engine:
         views: Sequence[View],
         foresights: Sequence[Foresight],
         prefetcher: PrefetchPolicy | None,
+        rows: StepRows | None = None,
+        predictions: Predictions | None = None,
         check: bool = False,
         direct: bool = False,
     ) -> None:
@@ -97,6 +101,12 @@ class Engine:
         self.layerwise, self.expert_start = layerwise, expert_start
         self.views, self.foresights = views, foresights
         self.prefetcher = prefetcher
+        self.asking = self.costs.decision + (prefetcher.cost_ns if prefetcher else 0)
+        """host time of asking the prefetcher, in ns"""
+        self.rows = rows
+        """there if somebody reads more of the trace than experts"""
+        self.predictions = predictions
+        """there if some view shows them"""
         self.check = check
         self.stream = self.host = 0
         self.parts = [0] * len(PARTS)
@@ -115,6 +125,7 @@ class Engine:
         self._patterns: dict[tuple[tuple[int, ...], tuple[int, ...], int], Pattern] = {}
         self._near_views = [view for view in views if isinstance(view, LayerView)]
         self._far_views = [view for view in views if isinstance(view, StepView)]
+        self._predicted_views = [view for view in views if isinstance(view, PredictedView)]
         self._used = [cache.policies[cache.pool_of[row[0]]].used for row in keys.table]
         repeats = prefetcher is None and expert_start != "index" and keys.equal and not cache.staging
         self._repeats = repeats and not direct
@@ -143,6 +154,10 @@ class Engine:
             far.upcoming = [event.keys for event in events]
         for foresight, later in zip(self.foresights, laters, strict=True):
             foresight.begin(step, work, later)
+        if self.rows is not None:
+            self.rows.begin(work.parts)
+        if self.predictions is not None:
+            self._show_predictions(-1)
         for layer, event in enumerate(events):
             self._layer(layer, event, work.layers[0] if same else work.layers[layer], costs)
         end = self._finish(costs)
@@ -215,6 +230,8 @@ class Engine:
             near.current = keys
         for foresight in self.foresights:
             foresight.enter(layer)
+        if self.predictions is not None:
+            self._show_predictions(layer)
         if not keys:
             return
         self.unique_keys += len(keys)
@@ -238,6 +255,12 @@ class Engine:
         if sum(self.parts) != self.stream - self._began:
             raise AssertionError(f"parts {self.parts} do not add up to {self.stream - self._began} ns")
         self.cache.balance()
+
+    def _show_predictions(self, layer: int) -> None:
+        assert self.predictions is not None
+        named = self.predictions.made_at(layer)
+        for view in self._predicted_views:
+            view.named = named
 
     def _absent(self, keys: tuple[int, ...], states: tuple[int, ...]) -> dict[int, int]:
         """Access classes of the keys that are not there; prefetched ones have been used from now on."""
@@ -425,7 +448,7 @@ class Engine:
         """A decision on the host; at its end the prefetcher's answer replaces what has not started."""
         assert self.prefetcher is not None
         self.link.idle_since = None
-        self.host += self.costs.decision
+        self.host += self.asking
         self._advance(self.host)
         at = self.host
         self.link.idle_since = None

@@ -41,6 +41,8 @@ class Server:
         self.config, self.inputs, self.setup, self.compiled = config, inputs, setup, compiled
         self.trace = inputs.trace
         self.workload = workload
+        if setup.engine.rows is not None:
+            setup.engine.rows.bind(self.trace, workload.sequences)
         self.decoupled = self.trace.meta.router == "decoupled"
         self.side_router = self.decoupled and config.machine.router == "side"
         self.limits = Limits(config.scheduler.max_tokens, config.scheduler.max_requests)

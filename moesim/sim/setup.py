@@ -14,11 +14,13 @@ from moesim.hardware.costs import CostTable
 from moesim.hardware.keys import Keys
 from moesim.hardware.link import LinkTable
 from moesim.hardware.shape import ModelShape
-from moesim.policy import FAR_VIEWS, NEAR_VIEWS, CachePolicy, Policy, Pool, PrefetchPolicy, View
+from moesim.policy import FAR_VIEWS, NEAR_VIEWS, CachePolicy, Policy, Pool, PredictedView, PrefetchPolicy, View
 from moesim.sim.cache import RESIDENT, ExpertCache
 from moesim.sim.engine import Engine
 from moesim.sim.foresight import Foresight
 from moesim.sim.link import Link
+from moesim.sim.predictions import Predictions
+from moesim.sim.rows import StepRows
 from moesim.sim.workload import eligible
 from moesim.trace.routing import RoutingTrace
 
@@ -99,7 +101,7 @@ def _check_traffic(config: Experiment, inputs: Inputs) -> list[Problem]:
 
 def _check_levels(config: Experiment, trace: RoutingTrace) -> list[Problem]:
     found = []
-    shown = {**NEAR_VIEWS, **FAR_VIEWS}
+    shown = {**NEAR_VIEWS, PredictedView.level: PredictedView, **FAR_VIEWS}
     specs = {"cache": config.cache, "prefetch": config.prefetch, "scheduler.batch": config.scheduler.batch}
     for place, spec in specs.items():
         try:
@@ -112,7 +114,24 @@ def _check_levels(config: Experiment, trace: RoutingTrace) -> list[Problem]:
         elif made.level in ("step", "queue") and trace.meta.router == "layerwise":
             why = "a layer-wise router knows a layer's experts only at its gate"
             found.append(Problem(place, f"{spec.name!r} needs level {made.level!r}: {why}"))
+        elif made.level == "predicted" and (lacking := _lacks_predictions(made, trace)):
+            found.append(Problem(place, f"{spec.name!r} needs level 'predicted': {lacking}"))
     return found
+
+
+def _lacks_predictions(made: Policy, trace: RoutingTrace) -> str | None:
+    """What the trace does not have of the predictions that a policy reads."""
+    if trace.meta.router == "decoupled":
+        return "a decoupled router predicts nothing, it knows all layers; take a policy of level 'step'"
+    if not trace.predicted:
+        return (
+            "the trace has no predictions of later layers (columns predicted_1 to predicted_3); capture some, or take "
+            "a synthetic trace with recall_1"
+        )
+    if not set(range(1, made.reach + 1)) <= trace.predicted.keys():
+        there = " and ".join(map(str, sorted(trace.predicted)))
+        return f"it reads predictions up to {made.reach} layers ahead, and the trace has them for distance {there}"
+    return None
 
 
 @dataclass(slots=True)
@@ -144,7 +163,7 @@ def set_up(
     def view_for(made: Policy) -> View:
         key = (made.level, made.unknown)
         if key not in views:
-            views[key] = _view(made.level, keys, foresights, key)
+            views[key] = _view(key, keys, inputs.trace.meta.k, foresights)
         return views[key]
 
     policies: list[CachePolicy] = []
@@ -162,6 +181,7 @@ def set_up(
         cache.used_bytes = [keys.total_bytes]
         cache.there_at_first = keys.count
     prefetcher = _prefetcher(config, view_for, resident)
+    rows = StepRows(inputs.trace) if any(isinstance(view, PredictedView) for view in views.values()) else None
     link = Link(inputs.link, config.machine.chunk_bytes, config.machine.copies_in_flight, cache)
     engine = Engine(
         keys,
@@ -173,17 +193,20 @@ def set_up(
         views=list(views.values()),
         foresights=list(foresights.values()),
         prefetcher=prefetcher,
+        rows=rows,
+        predictions=Predictions(rows) if rows else None,
         check=verify,
         direct=direct,
     )
     return Setup(engine, list(foresights), cache, link, _labels(config, inputs, {level for level, _ in views}))
 
 
-def _view(
-    level: str, keys: Keys, foresights: dict[tuple[str, str], Foresight], kind: tuple[str, str]
-) -> View:
+def _view(kind: tuple[str, str], keys: Keys, k: int, foresights: dict[tuple[str, str], Foresight]) -> View:
+    level = kind[0]
     if level in NEAR_VIEWS:
         return NEAR_VIEWS[level](keys.layers, keys.experts, keys.table)
+    if level == PredictedView.level:
+        return PredictedView(keys.layers, keys.experts, k, keys.table)
     uses = foresights.setdefault(kind, Foresight(keys)).next_uses
     return FAR_VIEWS[level](keys.layers, keys.experts, uses, keys.table)
 

@@ -84,6 +84,13 @@ def rest_of_the_step(view: Any) -> int:
     return sum(sum(of.experts) for of in work.layers[view.layer + 1 :])
 
 
+def predictions_of_the_next_gate(view: Any) -> int:
+    """What the step's tokens will be predicted to choose when the gate of the layer after this one has run."""
+    made, offsets, workload = server().trace, server().trace.offsets, server().workload
+    rows = [offsets[workload[p.request].sequence] + p.start for p in present()]
+    return sum(int(made.predicted[1][row, (view.layer + 1) % view.layers].sum()) for row in rows)
+
+
 # ---- honest secrets, each of its level
 
 
@@ -97,6 +104,10 @@ def keys_of_the_event(view: Any) -> int:
 
 def keys_of_the_step(view: Any) -> int:
     return sum(sum(view.needed(layer)) for layer in range(view.layers))
+
+
+def shown_predictions(view: Any) -> int:
+    return sum(key * votes for distance in (1, 2) for key, votes in view.predicted(distance))
 
 
 def shown_uses(view: Any) -> int:

@@ -94,17 +94,24 @@ def trace(
     router: str = "decoupled",
     k: int = 1,
     domains: tuple[str, ...] | None = None,
+    predicted: dict[int, Any] | None = None,
 ) -> RoutingTrace:
-    """From (prompt, output) pairs; a token is an expert (a list of `k`), or a list of them per layer (layer-wise)."""
+    """From (prompt, output) pairs; a token is an expert (a list of `k`), or a list of them per layer (layer-wise).
+
+    `predicted` has for each distance a list [tokens of all sequences][layers][p].
+    """
     rows = 1 if router == "decoupled" else layers
     tokens = [np.atleast_1d(t) for prompt, output in sequences for t in (*prompt, *output)]
     chosen = np.array(tokens, dtype=np.int16).reshape(-1, rows, k)
     lengths = [len(prompt) + len(output) for prompt, output in sequences]
+    ahead = {distance: np.array(ids, dtype=np.int16) for distance, ids in (predicted or {}).items()}
+    p = ahead[1].shape[-1] if ahead else 0
     return RoutingTrace(
         meta=RoutingMeta(
-            model="toy", router=router, layers=layers, experts=experts, k=k, key_bytes=1000, label="synthetic"  # type: ignore[arg-type]
+            model="toy", router=router, layers=layers, experts=experts, k=k, p=p, key_bytes=1000, label="synthetic"  # type: ignore[arg-type]
         ),
         experts=chosen,
+        predicted=ahead,
         weights=np.ones_like(chosen, dtype=np.float16),
         offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
         prompt_tokens=np.array([len(prompt) for prompt, _ in sequences], dtype=np.int32),

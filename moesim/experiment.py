@@ -331,6 +331,9 @@ class Experiment(Frozen):
     scheduler: Scheduler = Field(default_factory=Scheduler, description="continuous batching")
     cache: PolicySpec = Field(PolicySpec(name="lru"), description="cache policy: which expert leaves")
     prefetch: PolicySpec = Field(PolicySpec(name="none"), description="prefetch policy: which experts come early")
+    miss: PolicySpec = Field(
+        PolicySpec(name="wait"), description="miss policy: what becomes of experts that are not there"
+    )
     machine: Machine = Field(default_factory=Machine, description="how experts are started and copied")
     schedule: Literal["free", "frozen"] = Field(
         "free", description="free: the server as it runs; frozen: every policy replays the same recorded steps"

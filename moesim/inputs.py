@@ -231,7 +231,7 @@ def located(config: RunConfig, base: str) -> RunConfig:
         return spec.model_copy(update={"name": str(Path(base, spec.name))}) if spec.name.endswith(".py") else spec
 
     scheduler = config.scheduler.model_copy(update={"batch": moved(config.scheduler.batch)})
-    policies = {"cache": moved(config.cache), "prefetch": moved(config.prefetch)}
+    policies = {"cache": moved(config.cache), "prefetch": moved(config.prefetch), "miss": moved(config.miss)}
     return config.model_copy(update={**policies, "scheduler": scheduler})
 
 

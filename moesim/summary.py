@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 SPELT = ("level", "horizon", "unknown")  # parameters of a cache policy that have a column of their own
-TEXT = ("case", "cache", "level", "horizon", "unknown", "prefetch", "batch", "scope", "schedule", "oracle")
+TEXT = ("case", "cache", "level", "horizon", "unknown", "prefetch", "miss", "batch", "scope", "schedule", "oracle")
 FIRST = ("run", "case", "replication")
 UNLIMITED = "unlimited"
 
@@ -76,6 +76,7 @@ def _identity(run: Run) -> Row:
         "replication": run.replication,
         **_cache(config.cache, run.sources.base),
         "prefetch": words(config.prefetch),
+        "miss": words(config.miss),
         "batch": words(config.scheduler.batch),
         "scope": memory.scope,
         "slots": slots,

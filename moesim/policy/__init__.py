@@ -1,6 +1,17 @@
 """Protocols, information views and the registry of policies."""
 
-from moesim.policy.base import KINDS, LEVELS, BatchPolicy, CachePolicy, Policy, Pool, PrefetchPolicy
+from moesim.policy.base import (
+    KINDS,
+    LEVELS,
+    BatchPolicy,
+    CachePolicy,
+    Handling,
+    Missing,
+    MissPolicy,
+    Policy,
+    Pool,
+    PrefetchPolicy,
+)
 from moesim.policy.queue import Limits, Queued
 from moesim.policy.registry import check, find, make, names, register
 from moesim.policy.view import (
@@ -23,8 +34,11 @@ __all__ = [
     "NEAR_VIEWS",
     "BatchPolicy",
     "CachePolicy",
+    "Handling",
     "LayerView",
     "Limits",
+    "MissPolicy",
+    "Missing",
     "OracleView",
     "Policy",
     "Pool",

@@ -14,11 +14,22 @@ from moesim.hardware.costs import CostTable
 from moesim.hardware.keys import Keys
 from moesim.hardware.link import LinkTable
 from moesim.hardware.shape import ModelShape
-from moesim.policy import FAR_VIEWS, NEAR_VIEWS, CachePolicy, Policy, Pool, PredictedView, PrefetchPolicy, View
+from moesim.policy import (
+    FAR_VIEWS,
+    NEAR_VIEWS,
+    CachePolicy,
+    MissPolicy,
+    Policy,
+    Pool,
+    PredictedView,
+    PrefetchPolicy,
+    View,
+)
 from moesim.sim.cache import RESIDENT, ExpertCache
 from moesim.sim.engine import Engine
 from moesim.sim.foresight import Foresight
 from moesim.sim.link import Link
+from moesim.sim.misses import Misses
 from moesim.sim.predictions import Predictions
 from moesim.sim.rows import StepRows
 from moesim.sim.workload import eligible
@@ -44,7 +55,12 @@ def keys_of(inputs: Inputs) -> Keys:
 
 def check(config: Experiment, inputs: Inputs) -> list[Problem]:
     """What is wrong between a valid configuration and valid inputs, all of it."""
-    return [*_check_fit(config, inputs), *_check_traffic(config, inputs), *_check_levels(config, inputs.trace)]
+    return [
+        *_check_fit(config, inputs),
+        *_check_traffic(config, inputs),
+        *_check_levels(config, inputs.trace),
+        *_check_cpu(config, inputs.costs),
+    ]
 
 
 def _check_fit(config: Experiment, inputs: Inputs) -> list[Problem]:
@@ -102,7 +118,8 @@ def _check_traffic(config: Experiment, inputs: Inputs) -> list[Problem]:
 def _check_levels(config: Experiment, trace: RoutingTrace) -> list[Problem]:
     found = []
     shown = {**NEAR_VIEWS, PredictedView.level: PredictedView, **FAR_VIEWS}
-    specs = {"cache": config.cache, "prefetch": config.prefetch, "scheduler.batch": config.scheduler.batch}
+    specs = {"cache": config.cache, "prefetch": config.prefetch, "miss": config.miss}
+    specs["scheduler.batch"] = config.scheduler.batch
     for place, spec in specs.items():
         try:
             made = policy.make(place.split(".")[-1], spec)
@@ -117,6 +134,20 @@ def _check_levels(config: Experiment, trace: RoutingTrace) -> list[Problem]:
         elif made.level == "predicted" and (lacking := _lacks_predictions(made, trace)):
             found.append(Problem(place, f"{spec.name!r} needs level 'predicted': {lacking}"))
     return found
+
+
+def _check_cpu(config: Experiment, costs: CostTable) -> list[Problem]:
+    try:
+        made = policy.make("miss", config.miss)
+    except InputError:
+        return []  # the schema reports it
+    if costs.has_cpu or not (isinstance(made, MissPolicy) and made.uses_cpu):
+        return []
+    text = (
+        f"{config.miss.name!r} computes experts on the CPU, and cost table {costs.name} does not say what that takes: "
+        f"it has no component cpu_expert"
+    )
+    return [Problem("miss", text)]
 
 
 def _lacks_predictions(made: Policy, trace: RoutingTrace) -> str | None:
@@ -157,6 +188,7 @@ def set_up(
     """Build the machine. `resident`: every expert is on the GPU, the bound that no cache can beat."""
     keys = keys_of(inputs)
     parts = [(range(keys.count), keys.total_bytes)] if resident else pools(config.memory, keys)
+    sizes = list(keys.sizes)
     views: dict[tuple[str, str], View] = {}
     foresights: dict[tuple[str, str], Foresight] = {}
 
@@ -171,18 +203,25 @@ def set_up(
         made = CachePolicy() if resident else policy.make("cache", config.cache)
         assert isinstance(made, CachePolicy)
         rng = random.Random(f"{config.seed}/{replication}/cache/{number}")
-        made.start(Pool(of_pool, capacity, keys.sizes, rng), view_for(made))
+        made.start(Pool(of_pool, capacity, sizes, rng), view_for(made))
         policies.append(made)
     pool_of = [number for number, (of_pool, _) in enumerate(parts) for _ in of_pool]
     staging = 0 if resident else config.memory.staging
-    cache = ExpertCache(keys.sizes, pool_of, [capacity for _, capacity in parts], policies, staging)
+    cache = ExpertCache(sizes, pool_of, [capacity for _, capacity in parts], policies, staging)
     if resident:
         cache.state[:] = bytes([RESIDENT]) * keys.count
         cache.used_bytes = [keys.total_bytes]
         cache.there_at_first = keys.count
     prefetcher = _prefetcher(config, view_for, resident)
-    rows = StepRows(inputs.trace) if any(isinstance(view, PredictedView) for view in views.values()) else None
     link = Link(inputs.link, config.machine.chunk_bytes, config.machine.copies_in_flight, cache)
+    rows = StepRows(inputs.trace)
+    misses = None
+    if not resident and config.miss.name != "wait":
+        made = policy.make("miss", config.miss)
+        assert isinstance(made, MissPolicy)
+        made.start(view_for(made))
+        misses = Misses(made, keys, cache, link, inputs.costs, rows, 2 * inputs.shape.d_model)
+    predictions = Predictions(rows) if any(isinstance(view, PredictedView) for view in views.values()) else None
     engine = Engine(
         keys,
         inputs.costs,
@@ -193,8 +232,9 @@ def set_up(
         views=list(views.values()),
         foresights=list(foresights.values()),
         prefetcher=prefetcher,
-        rows=rows,
-        predictions=Predictions(rows) if rows else None,
+        misses=misses,
+        predictions=predictions,
+        rows=rows if misses or predictions else None,
         check=verify,
         direct=direct,
     )

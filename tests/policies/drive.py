@@ -30,6 +30,10 @@ CHOICES = {
     "steps": (None, 1),
     "width": (0, 1),
     "cancel": (True, False),
+    "rule": ("sum", "max"),
+    "fill": (True, False),
+    "t1": (None, 0.6),
+    "unpack_ns": (0.0, 0.1),
 }
 """values of parameters that are tried in every policy that has them"""
 

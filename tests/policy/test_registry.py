@@ -52,7 +52,7 @@ def test_shipped_names() -> None:
     assert {"next-layer", "none", "queue-ahead", "speculative", "step-ahead"} <= set(policy.names("prefetch"))
     batchers = ["cache-aware", "chunked-prefill", "decode-first", "expert-aware", "expert-aware-aged", "prefill-first"]
     assert policy.names("batch") == batchers
-    assert policy.names("miss") == []
+    assert policy.names("miss") == ["cpu-when-cheaper", "smaller-copy", "wait"]
 
 
 @pytest.mark.parametrize("kind", policy.KINDS)

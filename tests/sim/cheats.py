@@ -12,7 +12,18 @@ from typing import Any
 
 import numpy as np
 
-from moesim.policy import FAR, BatchPolicy, CachePolicy, Limits, Pool, PrefetchPolicy, Queued
+from moesim.policy import (
+    FAR,
+    BatchPolicy,
+    CachePolicy,
+    Handling,
+    Limits,
+    Missing,
+    MissPolicy,
+    Pool,
+    PrefetchPolicy,
+    Queued,
+)
 from moesim.policy.batch import fill
 from moesim.sim.server import FreeServer
 
@@ -153,6 +164,18 @@ class SecretPrefetch(PrefetchPolicy):
     def plan(self) -> Sequence[int]:
         following = (self.view.layer + 1) % self.view.layers
         return [following * self.view.experts + type(self).secret(self.view) % self.view.experts]
+
+
+class SecretMiss(MissPolicy):
+    """Answers by the secret."""
+
+    secret: Secret
+    uses_cpu = True
+    small_ratio = 0.3
+
+    def decide(self, missing: Sequence[Missing]) -> Sequence[Handling]:
+        answers, secret = list(Handling), type(self).secret(self.view)
+        return [answers[(secret + m.key) % len(answers)] for m in missing]
 
 
 class SecretBatch(BatchPolicy):

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 from moesim import policy
-from moesim.policy import LEVELS, CachePolicy, Policy, PrefetchPolicy
+from moesim.policy import LEVELS, CachePolicy, MissPolicy, Policy, PrefetchPolicy
 from moesim.sim.scheduler import Scheduler
 from moesim.sim.server import FreeServer
 from moesim.sim.work import Part
@@ -146,13 +146,13 @@ def recording(world: World) -> Iterator[Run]:
 
 
 def _listen(made: Policy, found: Run) -> Policy:
-    """Write down what a cache or prefetch policy answers, at the instant that its view shows."""
+    """Write down what a cache, prefetch or miss policy answers, at the instant that its view shows."""
     views: list[Any] = []
 
     def instant() -> Instant:
         return views[0].step, views[0].layer
 
-    if isinstance(made, CachePolicy | PrefetchPolicy):
+    if isinstance(made, CachePolicy | PrefetchPolicy | MissPolicy):
         start: Any = made.start
 
         def listening_start(*args: Any) -> None:
@@ -194,6 +194,15 @@ def _listen(made: Policy, found: Run) -> Policy:
             return keys
 
         made.cancel = listening_cancel  # type: ignore[method-assign]
+    if isinstance(made, MissPolicy):
+        decide = made.decide
+
+        def listening_decide(missing: Any) -> Any:
+            answers = decide(missing)
+            found.decisions.append((instant(), "miss", (tuple(missing), tuple(answers))))
+            return answers
+
+        made.decide = listening_decide  # type: ignore[method-assign]
     return made
 
 
@@ -208,7 +217,7 @@ def observe(world: World, **policies: Any) -> Run:
             experts=EXPERTS,
             traffic={**kind, "requests": world.requests},
             scheduler={"batch": batch, "max_requests": 2, "max_tokens": 8},
-            costs=ToyCosts(copy_submit=7, decision=3, router_ns=150, sample=11),
+            costs=ToyCosts(copy_submit=7, decision=3, router_ns=150, sample=11, cpu=400),
             **policies,
         )
     return found

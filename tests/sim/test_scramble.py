@@ -92,6 +92,15 @@ def test_prefetchers_that_give_up_copies(variant: Variant) -> None:
     assert differences("predicted", router="layerwise", prefetch=spec(variant), **rest) == []
 
 
+@pytest.mark.parametrize("router", ROUTERS)
+@pytest.mark.parametrize("variant", variants("miss"), ids=label)
+def test_miss_policies_know_what_their_level_shows(variant: Variant, router: str) -> None:
+    prefetch = "speculative" if router == "layerwise" else "step-ahead"
+    for beside in ("none", prefetch):
+        assert differences("step" if beside == "step-ahead" else "predicted" if beside == prefetch else "layer",
+                           router=router, miss=spec(variant), prefetch=beside) == []  # fmt: skip
+
+
 @pytest.mark.parametrize("variant", of_level("batch", *KNOWING), ids=label)
 def test_batchers_know_what_their_level_shows(variant: Variant) -> None:
     assert differences(level_of("batch", variant), batch=spec(variant)) == []
@@ -112,6 +121,7 @@ def test_prefetchers_on_a_frozen_schedule(variant: Variant) -> None:
 KINDS: dict[str, Any] = {
     "cache": cheats.SecretCache,
     "prefetch": cheats.SecretPrefetch,
+    "miss": cheats.SecretMiss,
     "batch": cheats.SecretBatch,
 }
 
@@ -143,6 +153,9 @@ CHEATS = [
         for secret in (*RUNNING, cheats.rest_of_the_step, cheats.predictions_of_the_next_gate)
     ),
     *(("cache", level, "layerwise", cheats.predictions_of_the_next_gate) for level in ("history", "layer")),
+    *(("miss", "layer", router, secret) for router in ROUTERS for secret in RUNNING),
+    ("miss", "layer", "decoupled", cheats.routes_in_the_queue),
+    ("miss", "layer", "layerwise", cheats.rest_of_the_step),
     ("batch", "history", "decoupled", cheats.routes_in_the_queue),
     *(("batch", "history", "layerwise", secret) for secret in UNKNOWN),
 ]
@@ -159,6 +172,7 @@ def test_a_cheat_is_found(
 HONEST = [
     *(("cache", level, router, cheats.steps) for level in ("history", "layer") for router in ROUTERS),
     *(("cache", "layer", router, cheats.keys_of_the_event) for router in ROUTERS),
+    *(("miss", "layer", router, cheats.keys_of_the_event) for router in ROUTERS),
     *((kind, "predicted", "layerwise", cheats.keys_of_the_event) for kind in ("cache", "prefetch")),
     *((kind, "predicted", "layerwise", cheats.shown_predictions) for kind in ("cache", "prefetch")),
     *((kind, "step", "decoupled", cheats.keys_of_the_step) for kind in ("cache", "prefetch")),

@@ -291,6 +291,12 @@ class Synthetic(Frozen):
         None, ge=0, le=1, description="sticky: probability that a token keeps its experts [that of Read-ME 5.3]"
     )
     alpha: float | None = Field(None, ge=0, le=100, description="zipf: exponent, 0 being iid [1]")
+    recall_1: float | None = Field(
+        None, ge=0, le=1, description="layerwise: predict the next layer, finding each expert with this probability"
+    )
+    recall_2: float | None = Field(None, ge=0, le=1, description="the same of the layer after it")
+    recall_3: float | None = Field(None, ge=0, le=1, description="and of the one after that")
+    predicted: Count | None = Field(None, description="experts that a prediction names [twice as many as a token uses]")
     seed: Annotated[int, Field(ge=0, le=LARGEST)] = Field(0, description="seed of the routing alone")
 
     @model_validator(mode="after")
@@ -325,6 +331,9 @@ class Experiment(Frozen):
     scheduler: Scheduler = Field(default_factory=Scheduler, description="continuous batching")
     cache: PolicySpec = Field(PolicySpec(name="lru"), description="cache policy: which expert leaves")
     prefetch: PolicySpec = Field(PolicySpec(name="none"), description="prefetch policy: which experts come early")
+    miss: PolicySpec = Field(
+        PolicySpec(name="wait"), description="miss policy: what becomes of experts that are not there"
+    )
     machine: Machine = Field(default_factory=Machine, description="how experts are started and copied")
     preset: str | None = Field(
         None,
@@ -351,7 +360,8 @@ class Experiment(Frozen):
 
 def specs_of(config: Experiment) -> dict[str, PolicySpec]:
     """The policies of a point, by kind."""
-    return {"cache": config.cache, "prefetch": config.prefetch, "batch": config.scheduler.batch}
+    named = {"cache": config.cache, "prefetch": config.prefetch, "miss": config.miss}
+    return named | {"batch": config.scheduler.batch}
 
 
 class RunConfig(Experiment):
@@ -424,10 +434,23 @@ def synthetic_rules(trace: Mapping[str, Any]) -> list[str]:
     for key, owner in (("persistence", "sticky"), ("alpha", "zipf")):
         if trace.get(key) is not None and rule in ("iid", "sticky", "zipf") and rule != owner:
             texts.append(f"{key} belongs to the rule {owner}, and the rule is {rule}")
+    texts += _prediction_rules(trace)
     defaults = {"sequences": 64, "prompt_tokens": 128, "output_tokens": 128}
     sizes = [trace.get(key, default) for key, default in defaults.items()]
     if all(isinstance(size, int) for size in sizes) and sizes[0] * (sizes[1] + sizes[2]) > MOST_TOKENS:
         texts.append(f"{sizes[0]} sequences of {sizes[1] + sizes[2]} tokens are more than {MOST_TOKENS:,} tokens")
+    return texts
+
+
+def _prediction_rules(trace: Mapping[str, Any]) -> list[str]:
+    given = [trace.get(f"recall_{distance}") is not None for distance in (1, 2, 3)]
+    texts = []
+    if any(given) and trace.get("router") != "layerwise":
+        texts.append("recall_1 to recall_3 belong to router: layerwise; a decoupled router has nothing to predict")
+    if given != sorted(given, reverse=True):
+        texts.append("recall_2 needs recall_1, and recall_3 needs recall_2")
+    if trace.get("predicted") is not None and not any(given):
+        texts.append("predicted needs recall_1: it is how many experts a prediction names")
     return texts
 
 

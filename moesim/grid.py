@@ -22,7 +22,7 @@ Path = tuple[str, ...]
 Choice = tuple[Node, dict[str, str]]
 
 SINGLE: set[Path] = {("name",), ("question",)}  # a list here is a mistake, not an axis
-POLICIES: set[Path] = {("cache",), ("prefetch",), ("scheduler", "batch")}
+POLICIES: set[Path] = {("cache",), ("prefetch",), ("miss",), ("scheduler", "batch")}
 WHOLE: dict[Path, str] = dict.fromkeys(POLICIES, "name") | {
     ("trace",): "synthetic",
     ("preset",): "name",

@@ -163,14 +163,19 @@ def _read(name: str, base: str) -> RoutingTrace:
 
 @lru_cache(maxsize=64)
 def _made(rule: str, shape: ModelShape) -> RoutingTrace:
-    """Synthetic routing in the model's layers, experts and k; its digest is that of its decisions."""
+    """Synthetic routing in the model's layers, experts and k; its digest is that of its decisions and predictions."""
     from moesim.trace.synthetic import synthetic
 
     arguments: dict[str, Any] = json.loads(rule)
     kind = arguments.pop("synthetic")
     arguments |= {"layers": shape.layers, "experts": shape.experts, "k": shape.top_k, "key_bytes": shape.key_bytes}
+    given = (arguments.pop(f"recall_{distance}", None) for distance in (1, 2, 3))
+    arguments["recall"] = [recall for recall in given if recall is not None]
     trace = synthetic(kind, **arguments)
-    return replace(trace, digest=hashlib.sha256(trace.experts.tobytes()).hexdigest())
+    digest = hashlib.sha256(trace.experts.tobytes())
+    for _, predicted in sorted(trace.predicted.items()):
+        digest.update(predicted.tobytes())
+    return replace(trace, digest=digest.hexdigest())
 
 
 def _arrivals(sources: Sources) -> Arrivals:
@@ -226,7 +231,7 @@ def located(config: RunConfig, base: str) -> RunConfig:
         return spec.model_copy(update={"name": str(Path(base, spec.name))}) if spec.name.endswith(".py") else spec
 
     scheduler = config.scheduler.model_copy(update={"batch": moved(config.scheduler.batch)})
-    policies = {"cache": moved(config.cache), "prefetch": moved(config.prefetch)}
+    policies = {"cache": moved(config.cache), "prefetch": moved(config.prefetch), "miss": moved(config.miss)}
     return config.model_copy(update={**policies, "scheduler": scheduler})
 
 

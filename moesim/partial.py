@@ -38,7 +38,7 @@ def run_key(run: Run) -> str:
 def policy_files(run: Run) -> list[str]:
     """Paths of the policies that the run takes from a file of the user's own."""
     config = run.config
-    named = (spec.name for spec in (config.cache, config.prefetch, config.scheduler.batch))
+    named = (spec.name for spec in (config.cache, config.prefetch, config.miss, config.scheduler.batch))
     return [str(Path(run.sources.base, name)) for name in named if name.endswith(".py")]
 
 

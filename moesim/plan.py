@@ -51,7 +51,7 @@ SECTIONS: dict[tuple[str, ...], type[BaseModel]] = {
     ("scheduler",): Scheduler,
     ("machine",): Machine,
 }
-POLICIES = {"cache": ("cache",), "prefetch": ("prefetch",), "batch": ("scheduler", "batch")}
+POLICIES = {"cache": ("cache",), "prefetch": ("prefetch",), "miss": ("miss",), "batch": ("scheduler", "batch")}
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 SPELT = ("level", "horizon", "unknown")  # parameters of a cache policy that have a column of their own
-TEXT = ("case", "preset", "cache", "level", "horizon", "unknown", "prefetch", "batch", "scope", "schedule", "oracle")
+TEXT = (
+    *("case", "preset", "cache", "level", "horizon", "unknown", "prefetch", "miss", "batch"),
+    *("scope", "schedule", "oracle"),
+)
 FIRST = ("run", "case", "replication")
 UNLIMITED = "unlimited"
 
@@ -89,6 +92,7 @@ def _identity(run: Run, named: bool) -> Row:
         **preset,
         **cache,
         "prefetch": words(config.prefetch),
+        "miss": words(config.miss),
         "batch": words(config.scheduler.batch),
         "scope": memory.scope,
         "slots": slots,

@@ -69,7 +69,7 @@ def test_a_users_own_label_has_a_column(tmp_path: Path) -> None:
 
 
 def test_parts_add_up_and_derived_columns_follow(results: Results) -> None:
-    parts = ("attention", "rest", "gate", "router", "experts", "host", "miss_stall", "late_stall", "idle")
+    parts = ("attention", "rest", "gate", "router", "experts", "host", "miss_stall", "late_stall", "cpu_stall", "idle")
     summary = results.summary
     assert (sum(summary[f"{part}_ns"] for part in parts) == summary["span_ns"]).all()
     per_token = summary["span_ns"] / summary["output_tokens"]

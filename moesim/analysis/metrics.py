@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 ACCESS = ("reuse", "prefetch", "late", "miss")
-PARTS = ("attention", "rest", "gate", "router", "experts", "host", "miss_stall", "late_stall")
+PARTS = ("attention", "rest", "gate", "router", "experts", "host", "miss_stall", "late_stall", "cpu_stall")
 LATENCIES = ("ttft", "tpot", "e2e", "normalized")
 PERCENTILES = (50, 95, 99)
 
@@ -54,7 +54,8 @@ def _quotient(amount: pd.Series, count: pd.Series) -> np.ndarray:
 
 def summarize(counters: Mapping[str, int], requests: Mapping[str, Any] | pd.DataFrame) -> dict[str, float | int]:
     """Derived columns of one run's row in `summary.csv`, from its counters and its requests (columns or a frame)."""
-    return {**per_token(counters), **shares(counters), **bounds(counters), **latencies(requests), **borrowed(requests)}
+    rates = per_token(counters) | shares(counters) | degraded(counters) | bounds(counters)
+    return rates | latencies(requests) | borrowed(requests)
 
 
 def per_token(counters: Mapping[str, int]) -> dict[str, float]:
@@ -89,8 +90,19 @@ def shares(counters: Mapping[str, int]) -> dict[str, float]:
     span = counters["span_ns"]
     compute = sum(counters[f"{part}_ns"] for part in ("attention", "rest", "gate", "router", "experts"))
     result["compute_share"] = ratio(compute, span)
-    waits = ("host", "miss_stall", "late_stall", "idle")
+    waits = ("host", "miss_stall", "late_stall", "cpu_stall", "idle")
     return result | {f"{part}_share": ratio(counters[f"{part}_ns"], span) for part in waits}
+
+
+def degraded(counters: Mapping[str, int]) -> dict[str, float]:
+    """Shares of tokens (by key) and of gate weight that got less than their expert in full: smaller copies, skips."""
+    layers = ratio(counters["layer_events"], counters["steps"])
+    weight = (counters["prefill_tokens"] + counters["decode_tokens"]) * layers * 10**6
+    tokens = sum(_access(counters, kind, "tokens") for kind in ACCESS)
+    return {
+        "degraded_token_share": ratio(counters["degraded_tokens"], tokens),
+        "degraded_weight_share": counters["degraded_weight"] / weight if weight > 0 else math.nan,
+    }
 
 
 def bounds(counters: Mapping[str, int]) -> dict[str, float]:

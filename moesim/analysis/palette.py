@@ -27,7 +27,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 PART_COLOURS = dict(
     zip(
         (*PARTS, "idle"),
-        ("#0072B2", "#56B4E9", "#009E73", "#F0E442", "#CC79A7", "#999999", "#D55E00", "#E69F00", "#DDDDDD"),
+        ("#0072B2", "#56B4E9", "#009E73", "#F0E442", "#CC79A7", "#999999", "#D55E00", "#E69F00", "#7F4F24", "#DDDDDD"),
         strict=True,
     )
 )
@@ -40,6 +40,7 @@ PART_NAMES = {
     "host": "host",
     "miss_stall": "stall: misses",
     "late_stall": "stall: late hits",
+    "cpu_stall": "stall: experts on the CPU",
     "idle": "idle",
 }
 

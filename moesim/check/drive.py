@@ -24,11 +24,17 @@ CHOICES = {
     "bypass": (True, False),
     "order": ("first", "farthest"),
     "cost": ("one", "link"),
-    "distance": (0.0, 0.5, 1.0),
+    "distance": (0.0, 0.5, 1, 2),
     "reset": (None, 2),
     "clear": (None, 2),
     "learn": (0, 20),
     "steps": (None, 1),
+    "width": (0, 1),
+    "cancel": (True, False),
+    "rule": ("sum", "max"),
+    "fill": (True, False),
+    "t1": (None, 0.6),
+    "unpack_ns": (0.0, 0.1),
 }
 """values of parameters that are tried in every policy that has them"""
 

@@ -1,9 +1,9 @@
 """The scramble test: change everything that a level does not show yet; every decision stays the same.
 
 A small server runs once (of a frozen schedule: the one that is recorded), and its decisions are written down with
-their instants (step, layer). Then, for an instant, all that is not visible at it is drawn anew - routes, output
-lengths, arrivals, how many more requests there will be - and the server runs again: up to that instant it must decide
-as it did.
+their instants (step, layer). Then, for an instant, all that is not visible at it is drawn anew - routes, predictions,
+output lengths, arrivals, how many more requests there will be - and the server runs again: up to that instant it must
+decide as it did.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from importlib import import_module
-from itertools import zip_longest
+from itertools import product, zip_longest
 from typing import Any
 from unittest.mock import patch
 
@@ -21,7 +21,7 @@ import numpy as np
 
 from moesim import policy
 from moesim.check.toy import ToyCosts, run, trace
-from moesim.policy import LEVELS, CachePolicy, Policy, PrefetchPolicy
+from moesim.policy import LEVELS, CachePolicy, MissPolicy, Policy, PrefetchPolicy
 from moesim.sim.scheduler import Scheduler
 from moesim.sim.server import FreeServer
 from moesim.sim.work import Part
@@ -30,6 +30,7 @@ from moesim.trace.routing import RoutingTrace
 
 SIMULATE = import_module("moesim.sim.simulate")  # moesim.sim.simulate is the function
 EXPERTS, LAYERS = 5, 3
+DISTANCES, PREDICTED = (1, 2), 2
 Instant = tuple[int, int]
 """step and layer; -1 before the first layer"""
 
@@ -38,7 +39,8 @@ Instant = tuple[int, int]
 class World:
     """What is outside the server: per request its routes [tokens, R], the length of its prompt, and its arrival.
 
-    In a closed loop of `users`, arrivals after the first `users` are NOT_YET: they come as others leave.
+    A layer-wise router has predictions as well, [distances, tokens, R, PREDICTED], which have nothing to do with the
+    routes. In a closed loop of `users`, arrivals after the first `users` are NOT_YET: they come as others leave.
     """
 
     router: str
@@ -46,6 +48,7 @@ class World:
     prompts: tuple[int, ...]
     arrivals: tuple[int, ...]
     users: int | None
+    predicted: tuple[np.ndarray, ...]
 
     @property
     def requests(self) -> int:
@@ -59,12 +62,22 @@ class World:
             (routes[:prompt].tolist(), routes[prompt:].tolist())
             for routes, prompt in zip(self.routes, self.prompts, strict=True)
         ]
-        return trace(pairs, layers=LAYERS, experts=EXPERTS, router=self.router)
+        ahead = np.concatenate(self.predicted, axis=1) if self.router == "layerwise" else None
+        predicted = None if ahead is None else dict(zip(DISTANCES, ahead, strict=True))
+        return trace(pairs, layers=LAYERS, experts=EXPERTS, router=self.router, predicted=predicted)
 
 
 def draw_routes(rng: random.Random, tokens: int, router: str) -> np.ndarray:
     width = 1 if router == "decoupled" else LAYERS
     return np.array([[rng.randrange(EXPERTS) for _ in range(width)] for _ in range(tokens)], dtype=np.int16)
+
+
+def draw_predictions(rng: random.Random, tokens: int, router: str) -> np.ndarray:
+    found = np.full((len(DISTANCES), tokens, LAYERS, PREDICTED), -1, dtype=np.int16)
+    for (number, distance), token in product(enumerate(DISTANCES), range(tokens if router == "layerwise" else 0)):
+        for layer in range(LAYERS - distance):
+            found[number, token, layer] = rng.sample(range(EXPERTS), PREDICTED)
+    return found
 
 
 def draw_world(rng: random.Random, router: str) -> World:
@@ -76,7 +89,8 @@ def draw_world(rng: random.Random, router: str) -> World:
         arrivals = sorted(rng.choice([0, rng.randrange(50_000)]) for _ in range(requests))
     else:
         arrivals = [0] * users + [NOT_YET] * (requests - users)
-    return World(router, routes, prompts, tuple(arrivals), users)
+    predicted = tuple(draw_predictions(rng, len(of), router) for of in routes)
+    return World(router, routes, prompts, tuple(arrivals), users, predicted)
 
 
 class Scripted(Workload):
@@ -134,13 +148,13 @@ def recording(world: World, listen: Callable[[Policy, Run], Policy] | None = Non
 
 
 def _listen(made: Policy, found: Run) -> Policy:
-    """Write down what a cache or prefetch policy answers, at the instant that its view shows."""
+    """Write down what a cache, prefetch or miss policy answers, at the instant that its view shows."""
     views: list[Any] = []
 
     def instant() -> Instant:
         return views[0].step, views[0].layer
 
-    if isinstance(made, CachePolicy | PrefetchPolicy):
+    if isinstance(made, CachePolicy | PrefetchPolicy | MissPolicy):
         start: Any = made.start
 
         def listening_start(*args: Any) -> None:
@@ -182,6 +196,15 @@ def _listen(made: Policy, found: Run) -> Policy:
             return keys
 
         made.cancel = listening_cancel  # type: ignore[method-assign]
+    if isinstance(made, MissPolicy):
+        decide = made.decide
+
+        def listening_decide(missing: Any) -> Any:
+            answers = decide(missing)
+            found.decisions.append((instant(), "miss", (tuple(missing), tuple(answers))))
+            return answers
+
+        made.decide = listening_decide  # type: ignore[method-assign]
     return made
 
 
@@ -196,7 +219,7 @@ def observe(world: World, listen: Callable[[Policy, Run], Policy] | None = None,
             experts=EXPERTS,
             traffic={**kind, "requests": world.requests},
             scheduler={"batch": batch, "max_requests": 2, "max_tokens": 8},
-            costs=ToyCosts(copy_submit=7, decision=3, router_ns=150, sample=11),
+            costs=ToyCosts(copy_submit=7, decision=3, router_ns=150, sample=11, cpu=400),
             **policies,
         )
     return found
@@ -212,18 +235,26 @@ def scrambled(world: World, seen: Run, instant: Instant, level: str, rng: random
     running = {part.request: part for part in server.frames[step].work.parts}
     arrived = [r for r in range(world.requests) if 0 <= _arrival(server, r) <= start]
     assert arrived == list(range(len(arrived)))
-    prompts, routes = list(world.prompts[: len(arrived)]), []
+    prompts = list(world.prompts[: len(arrived)])
+    routes: list[np.ndarray] = []
+    predicted: list[np.ndarray] = []
     for r in arrived:
         over = sampled.get(r, 0) == world.outputs(r)
         output = world.outputs(r) if over else sampled.get(r, 0) + 1 + rng.randint(0, 4)
         fresh = draw_routes(rng, prompts[r] + output, world.router)
         known = max(reached.get(r, 0), visible.get(r, 0) if level == "queue" else 0)
         fresh[:known] = world.routes[r][:known]
+        ahead = draw_predictions(rng, len(fresh), world.router)
+        if level == "predicted":
+            ahead[:, :known] = world.predicted[r][:, :known]
         if r in running:
             rows = slice(running[r].start, running[r].start + running[r].tokens)
             shown = LAYERS if level in ("step", "queue") or (world.router == "decoupled" and layer >= 0) else layer + 1
             fresh[rows, :shown] = world.routes[r][rows, :shown]
+            if level == "predicted":
+                ahead[:, rows, :shown] = world.predicted[r][:, rows, :shown]
         routes.append(fresh)
+        predicted.append(ahead)
     # Once the users of a closed loop have nothing more to send, that has been seen.
     more = rng.randint(0, 5) if world.users is None or len(arrived) < world.requests else 0
     arrivals = [*world.arrivals[: len(arrived)], *sorted(start + 1 + rng.randrange(30_000) for _ in range(more))]
@@ -232,7 +263,10 @@ def scrambled(world: World, seen: Run, instant: Instant, level: str, rng: random
     for _ in range(more):
         prompts.append(rng.randint(1, 6))
         routes.append(draw_routes(rng, prompts[-1] + rng.randint(1, 6), world.router))
-    return replace(world, routes=tuple(routes), prompts=tuple(prompts), arrivals=tuple(arrivals))
+        predicted.append(draw_predictions(rng, len(routes[-1]), world.router))
+    return replace(
+        world, routes=tuple(routes), prompts=tuple(prompts), arrivals=tuple(arrivals), predicted=tuple(predicted)
+    )
 
 
 def _arrival(server: FreeServer, request: int) -> int:

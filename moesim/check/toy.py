@@ -30,10 +30,20 @@ class ToyCosts:
     gate_ns: int = 5
     router_ns: int = 0
     sample: int = 0
+    cpu: int | None = None
+    """an expert's token on the CPU"""
     name: str = "toy"
     device: str = "none"
     label: str = "ESTIMATED"
     digest: str = "toy"
+
+    @property
+    def has_cpu(self) -> bool:
+        return self.cpu is not None
+
+    def cpu_expert(self, tokens: int) -> int:
+        assert self.cpu is not None
+        return self.cpu * tokens
 
     def attention_prefill(self, tokens: int, context: int) -> int:
         return self.attention
@@ -94,18 +104,27 @@ def trace(
     router: str = "decoupled",
     k: int = 1,
     domains: tuple[str, ...] | None = None,
+    predicted: dict[int, Any] | None = None,
+    weights: Any = None,
 ) -> RoutingTrace:
-    """From (prompt, output) pairs; a token is an expert (a list of `k`), or a list of them per layer (layer-wise)."""
+    """From (prompt, output) pairs; a token is an expert (a list of `k`), or a list of them per layer (layer-wise).
+
+    `predicted` has for each distance a list [tokens of all sequences][layers][p], `weights` the gate weights in the
+    shape of the experts (1 each).
+    """
     rows = 1 if router == "decoupled" else layers
     tokens = [np.atleast_1d(t) for prompt, output in sequences for t in (*prompt, *output)]
     chosen = np.array(tokens, dtype=np.int16).reshape(-1, rows, k)
     lengths = [len(prompt) + len(output) for prompt, output in sequences]
+    ahead = {distance: np.array(ids, dtype=np.int16) for distance, ids in (predicted or {}).items()}
+    p = ahead[1].shape[-1] if ahead else 0
     return RoutingTrace(
         meta=RoutingMeta(
-            model="toy", router=router, layers=layers, experts=experts, k=k, key_bytes=1000, label="synthetic"
+            model="toy", router=router, layers=layers, experts=experts, k=k, p=p, key_bytes=1000, label="synthetic"
         ),
         experts=chosen,
-        weights=np.ones_like(chosen, dtype=np.float16),
+        predicted=ahead,
+        weights=np.array(np.ones_like(chosen) if weights is None else weights, np.float16).reshape(chosen.shape),
         offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
         prompt_tokens=np.array([len(prompt) for prompt, _ in sequences], dtype=np.int32),
         domains=domains or ("d",) * len(sequences),

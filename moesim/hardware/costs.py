@@ -90,7 +90,9 @@ class CostTable:
         points: list[int] = []
         times: list[int] = []
         for row, name in zip(grids, ARGUMENTS, strict=True):
-            grid = self._grids[name]
+            grid = self._grids.get(name)
+            if grid is None:  # compiled code does not ask for what a table need not have
+                continue
             row[:3] = len(grid.axes), len(times), grid.extrapolate
             for axis, (argument, of_axis, stride) in enumerate(
                 zip(self._used[name], grid.points, grid.strides, strict=True)
@@ -103,6 +105,15 @@ class CostTable:
     def at(self, component: str, *arguments: int) -> int:
         """A component by name; `arguments` are those of ARGUMENTS[component]."""
         return self._cost(component, *arguments[: len(ARGUMENTS[component])])
+
+    @property
+    def has_cpu(self) -> bool:
+        """Whether the table says what an expert takes on the CPU."""
+        return "cpu_expert" in self._grids
+
+    def cpu_expert(self, tokens: int) -> int:
+        """One layer's FFN of one expert for `tokens` tokens, computed by the CPU; only where `has_cpu`."""
+        return self._cost("cpu_expert", tokens)
 
     def _cost(self, *asked: str | int) -> int:
         known = self._known

@@ -30,7 +30,9 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
     "router": ("tokens",),
     "experts": ("tokens", "active", "largest"),
     "step_rest": ("tokens",),
+    "cpu_expert": ("tokens",),
 }
+OPTIONAL = {"cpu_expert"}
 
 
 class Record(BaseModel):
@@ -109,7 +111,7 @@ class CostFile(Provenance):
 
     @model_validator(mode="after")
     def _complete(self) -> CostFile:
-        wrong = [f"component {name} is missing" for name in ARGUMENTS if name not in self.components]
+        wrong = [f"component {name} is missing" for name in ARGUMENTS if name not in {*self.components, *OPTIONAL}]
         wrong += [unknown("component", name, ARGUMENTS) for name in self.components if name not in ARGUMENTS]
         for name, component in self.components.items():
             known = ARGUMENTS.get(name, ())

@@ -24,9 +24,16 @@ GEMM_SHARE = 0.60
 KERNEL_NS = 2_000
 EXPERT_NS = 1_000
 HOST_NS = {"launch": 5_000, "sync": 10_000, "copy_submit": 5_000, "decision": 2_000}
+CPU_BANDWIDTH_SHARE = 0.60
+CPU_FLOPS_SHARE = 0.50
+CPU_NS = 20_000
 ROUTER_WEIGHTS = 6 * 512 * 512
 ROUTER_WIDTH = 512
 ASSUMPTION = "assumption, to be replaced by a measurement"
+CPU_SHARE_SOURCE = (
+    f"{ASSUMPTION}: a Mixtral expert (352 MB) then takes 1.9 to 2.9 ms; Fiddler has 3 ms and llama.cpp 5 ms, both as "
+    "HOBBIT (arXiv 2411.01433) reports"
+)
 
 TOKENS = [1, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096, 6144, 8192]
 PAST = [0, 256, 1024, 4096, 16384, 32768]
@@ -37,8 +44,33 @@ SAMPLED = [1, 8, 16, 32, 64, 128, 256, 512, 1024]
 
 
 @dataclass(frozen=True, slots=True)
+class Processor:
+    """One socket as its data sheet has it: bytes of memory and FLOPs a second (at the base clock)."""
+
+    name: str
+    bandwidth: float
+    flops: float
+    sheet: str
+    flops_source: str
+
+
+EPYC_7763 = Processor(
+    "AMD EPYC 7763", 204.8e9, 5.02e12, "AMD EPYC 7763 product page: 8 channels of DDR4-3200, 204.8 GB/s a socket",
+    "64 cores x 2.45 GHz x 32 FLOPs a cycle: two 256-bit fused multiply-adds in fp32, as it has no bf16 of its own",
+)  # fmt: skip
+XEON_8480 = Processor(
+    "Intel Xeon Platinum 8480+", 307.2e9, 114.7e12,
+    "Intel Xeon Platinum 8480+ product page: 8 channels of DDR5-4800, 38.4 GB/s each",
+    "56 cores x 2.0 GHz x 1024 FLOPs a cycle: one AMX tile product in bf16, 16 x 16 x 32 in 16 cycles",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
 class Device:
-    """A GPU as its data sheet has it: bytes and dense bf16 FLOPs a second, and how much of those attention reaches."""
+    """A GPU as its data sheet has it: bytes and dense bf16 FLOPs a second, and how much of those attention reaches.
+
+    `cpu` is the processor of a server that such a GPU is found in.
+    """
 
     name: str
     bandwidth: float
@@ -46,16 +78,17 @@ class Device:
     attention_share: float
     sheet: str
     attention_source: str
+    cpu: Processor
 
 
 DEVICES = {
     "a100-pcie4": Device(
         "NVIDIA A100 80GB PCIe", 1935e9, 312e12, 0.50, "NVIDIA A100 data sheet, column A100 80GB PCIe",
-        "FlashAttention-2 (arXiv 2307.08691), abstract: 50 to 73 % of peak on an A100; the lower end",
+        "FlashAttention-2 (arXiv 2307.08691), abstract: 50 to 73 % of peak on an A100; the lower end", EPYC_7763,
     ),
     "h100-pcie5": Device(
         "NVIDIA H100 PCIe 80GB", 2000e9, 756e12, 0.35, "NVIDIA H100 data sheet, column H100 PCIe (without sparsity)",
-        "FlashAttention-3 (arXiv 2407.08608), abstract: FlashAttention-2 reaches 35 % of peak on an H100",
+        "FlashAttention-3 (arXiv 2407.08608), abstract: FlashAttention-2 reaches 35 % of peak on an H100", XEON_8480,
     ),
 }  # fmt: skip
 
@@ -78,6 +111,8 @@ FORMULA = {
     "experts to matrix tiles is not in it",
     "step_rest": "4 kernels; bytes: LM head, and 8 bytes x vocab a sampled token; FLOPs: 2 x d_model x vocab x tokens; "
     "plus the weights of layers without experts, read once",
+    "cpu_expert": "cpu_floor + max(bytes / (cpu_bandwidth x cpu_bandwidth_share), FLOPs / (cpu_flops x "
+    "cpu_flops_share)), on one socket; bytes: the key and its tokens' activations; FLOPs: as for experts",
 }
 
 LEAVES_OUT = [
@@ -86,6 +121,7 @@ LEAVES_OUT = [
     "The decoupled router's own attention over its context, and its embedding's rows.",
     "Attention over the context, and token-dependent work, of layers without experts.",
     "Latent attention is counted with its heads and its compressed keys and values, not with absorbed matrices.",
+    "On the CPU: a second socket, turbo clocks, caches, and dequantisation of experts of few bits.",
 ]
 
 
@@ -140,6 +176,13 @@ class Roofline:
         flops = 2 * shape.expert_matrices * shape.d_model * shape.expert_width * tokens
         return self.time(kernels, experts * shape.key_bytes + activations, flops)
 
+    def cpu_expert(self, tokens: int) -> float:
+        shape, cpu = self.shape, self.device.cpu
+        read = shape.key_bytes + 2 * 2 * (shape.d_model + shape.expert_width) * tokens
+        flops = 2 * shape.expert_matrices * shape.d_model * shape.expert_width * tokens
+        moving, doing = read / (cpu.bandwidth * CPU_BANDWIDTH_SHARE), flops / (cpu.flops * CPU_FLOPS_SHARE)
+        return CPU_NS + max(moving, doing) * 1e9
+
     def step_rest(self, tokens: int) -> float:
         shape = self.shape
         dense = shape.attention_weights + shape.expert_matrices * shape.d_model * shape.dense_width
@@ -179,6 +222,11 @@ def constants(gpu: Device) -> list[dict[str, Any]]:
         ("kernel_floor", KERNEL_NS, "ns", f"{ASSUMPTION}: shortest kernel, with its tail"),
         ("expert_tail", EXPERT_NS, "ns per active expert", ASSUMPTION),
         ("router_weights", ROUTER_WEIGHTS, "weights", "Read-ME (arXiv 2410.19123), Table 1; code: 6 x 512 x 512"),
+        ("cpu_bandwidth", gpu.cpu.bandwidth, "bytes/s", gpu.cpu.sheet),
+        ("cpu_flops", gpu.cpu.flops, "FLOP/s", gpu.cpu.flops_source),
+        ("cpu_bandwidth_share", CPU_BANDWIDTH_SHARE, "of peak", CPU_SHARE_SOURCE),
+        ("cpu_flops_share", CPU_FLOPS_SHARE, "of peak", ASSUMPTION),
+        ("cpu_floor", CPU_NS, "ns", f"{ASSUMPTION}: waking the threads, once an expert"),
         *((f"host {name}", ns, "ns", micro) for name, ns in HOST_NS.items()),
     ]
     return [dict(zip(("name", "value", "unit", "source"), row, strict=True)) for row in rows]
@@ -197,6 +245,7 @@ def components(roofline: Roofline) -> dict[str, Any]:
         "router": component(roofline.router, {"tokens": ROUTED}),
         "experts": component(roofline.experts, {"tokens": pairs, "active": actives(shape.experts), "largest": pairs}),
         "step_rest": component(roofline.step_rest, {"tokens": SAMPLED}),
+        "cpu_expert": component(roofline.cpu_expert, tokens),
     }
 
 

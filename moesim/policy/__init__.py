@@ -1,9 +1,30 @@
 """Protocols, information views and the registry of policies."""
 
-from moesim.policy.base import KINDS, LEVELS, BatchPolicy, CachePolicy, Policy, Pool, PrefetchPolicy
+from moesim.policy.base import (
+    KINDS,
+    LEVELS,
+    BatchPolicy,
+    CachePolicy,
+    Handling,
+    Missing,
+    MissPolicy,
+    Policy,
+    Pool,
+    PrefetchPolicy,
+)
 from moesim.policy.queue import Limits, Queued
 from moesim.policy.registry import check, find, levels, make, names, parameters, register
-from moesim.policy.view import FAR, FAR_VIEWS, NEAR_VIEWS, LayerView, OracleView, QueueView, StepView, View
+from moesim.policy.view import (
+    FAR,
+    FAR_VIEWS,
+    NEAR_VIEWS,
+    LayerView,
+    OracleView,
+    PredictedView,
+    QueueView,
+    StepView,
+    View,
+)
 
 __all__ = [
     "FAR",
@@ -13,11 +34,15 @@ __all__ = [
     "NEAR_VIEWS",
     "BatchPolicy",
     "CachePolicy",
+    "Handling",
     "LayerView",
     "Limits",
+    "MissPolicy",
+    "Missing",
     "OracleView",
     "Policy",
     "Pool",
+    "PredictedView",
     "PrefetchPolicy",
     "QueueView",
     "Queued",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ class Policy:
     level: str = "history"
     unknown: str = "farthest"
     """what the view assumes of a next use that is not known yet: `farthest`, or `persist` (docs/model.md)"""
+    reach: int = 1
+    """level `predicted`: distance of the farthest predictions that it reads, in layers; the trace must have them"""
 
 
 class CachePolicy(Policy):
@@ -90,6 +93,8 @@ class PrefetchPolicy(Policy):
     """Which keys to copy before they are needed."""
 
     kind: ClassVar[str] = "prefetch"
+    cost_ns: int = 0
+    """what the host pays each time it asks, beyond the decision of the cost table: a predictor's own time"""
 
     def start(self, view: View) -> None:
         """Called once before anything else."""
@@ -106,6 +111,67 @@ class PrefetchPolicy(Policy):
     def cancel(self, moving: Sequence[int]) -> Sequence[int]:
         """Which of the prefetches under way to give up. Asked before `plan`; what was sent of them is wasted."""
         return ()
+
+
+class Handling(Enum):
+    """What becomes of a missing key."""
+
+    WAIT = "wait"
+    """its tokens wait for it to be copied in full"""
+    CPU = "cpu"
+    """the CPU computes its tokens"""
+    SMALL = "small"
+    """a smaller copy serves its tokens, one that is there or is copied now"""
+    SKIP = "skip"
+    """its tokens go without it"""
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """A key of the present layer event that is absent, or there only as a smaller copy. Times are estimates in ns."""
+
+    key: int
+    tokens: int
+    """tokens of the event that use it"""
+    weight: float
+    """share of these tokens' gate weight that is the key's, 0 to 1, their mean"""
+    before: float
+    """share of a token's gate weight that goes to experts which it weighs more, 0 to 1; the least of these tokens"""
+    small: bool
+    """a smaller copy of it is there"""
+    nbytes: int
+    """of it in full"""
+    free_bytes: int
+    """in its pool, the same for all keys of the event: what fits comes without anybody leaving"""
+    copy_ns: int
+    """copying it in full, with nothing else on the link"""
+    queue_ns: int
+    """what the link has to carry before any missing key"""
+    cpu_ns: int | None
+    """the CPU's time for it, its tokens' activations carried there and back; None: the cost table does not know"""
+
+
+class MissPolicy(Policy):
+    """What becomes of missing keys, of which not a byte is on its way. Asked once a layer event, if there are any."""
+
+    kind: ClassVar[str] = "miss"
+    level: str = "layer"
+    cost_ns: int = 0
+    """what the host pays each time it asks, beyond the decision of the cost table"""
+    uses_cpu: bool = False
+    """whether it may answer CPU, so that the cost table must know what that takes"""
+    small_ratio: float | None = None
+    """bytes of a smaller copy as a share of the key's, above 0, up to 1; None: it never answers SMALL"""
+    unpack_ns: float = 0.0
+    """what a smaller copy adds to the kernel that uses it, for each byte of the key in full"""
+
+    def start(self, view: View) -> None:
+        """Called once before anything else."""
+        self.view = view
+
+    def decide(self, missing: Sequence[Missing]) -> Sequence[Handling]:
+        """One answer for each of `missing`, which are ranked as the event's keys are."""
+        raise NotImplementedError
 
 
 class BatchPolicy(Policy):

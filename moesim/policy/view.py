@@ -54,6 +54,43 @@ class LayerView(View):
         self.current: Sequence[int] = ()
 
 
+class PredictedView(LayerView):
+    """Level `predicted`: also what was predicted of later layers, for this step's tokens, when the present gate ran.
+
+    Only the predictions made at the present layer, right and wrong ones; who wants earlier ones keeps them. Only a
+    layer-wise router has any, so that `step` and what is above it need not show them.
+    """
+
+    level = "predicted"
+
+    def __init__(self, layers: int, experts: int, k: int, keys: Sequence[Sequence[int]] = ()) -> None:
+        super().__init__(layers, experts, keys)
+        self.k = k
+        """experts that the router chooses for a token"""
+        self.named: Mapping[int, np.ndarray] = {}
+        """distance -> int16 [tokens, p]: the experts of the layer so far ahead that each token of the step is predicted
+        to choose, likeliest first; -1: none. Without the distances that lead beyond the last layer."""
+
+    def predicted(self, distance: int, places: int | None = None) -> list[tuple[int, int]]:
+        """(key, votes) of the layer `distance` ahead, most votes first; then by best place in a prediction, then key.
+
+        A vote is a token that has the key among its first `places` predictions, or among all it has. Empty beyond the
+        last layer, at a distance that the trace does not have, and before the first gate of a step.
+        """
+        named = self.named.get(distance)
+        if named is None:
+            return []
+        ids = named[:, :places].astype(np.int64)
+        votes = np.bincount(ids[ids >= 0], minlength=self.experts)
+        best = np.zeros(self.experts + 1, dtype=np.int64)  # what -1 writes goes to the last entry, no expert's
+        for place in range(ids.shape[1] - 1, -1, -1):
+            best[ids[:, place]] = place
+        experts = votes.nonzero()[0]
+        keys = np.array(self.keys[self.layer + distance])[experts]
+        order = np.lexsort((keys, best[experts], -votes[experts]))
+        return list(zip(keys[order].tolist(), votes[experts[order]].tolist(), strict=True))
+
+
 class StepView(LayerView):
     """Level `step` and, with the same face, `queue` and `oracle`: next uses as far as the level shows them."""
 

@@ -73,13 +73,16 @@ class ExpertCache:
 
     def __init__(
         self,
-        sizes: Sequence[int],
+        sizes: list[int],
         pool_of: Sequence[int],
         capacity: Sequence[int],
         policies: Sequence[CachePolicy],
         staging: int = 0,
     ) -> None:
         self.sizes = sizes
+        """bytes of each key, as it is there or would come"""
+        self.small: dict[int, int] = {}
+        """keys of which a smaller copy is there or comes, and their bytes in full"""
         self.pool_of = pool_of
         self.capacity = capacity
         self.policies = policies
@@ -91,6 +94,8 @@ class ExpertCache:
         self.staged: dict[int, None] = {}
         """keys in staging slots, in the order in which they took them"""
         self._elsewhere = Elsewhere(self.state, self.staged)
+        self.used_elsewhere = staging > 0
+        """policies may be told of the use of a key that does not come into their pool"""
         self.dying: dict[int, list[int]] = {}
         """by place: bytes of cancelled copies whose last chunk is not over"""
         self.event: Container[int] = ()
@@ -203,7 +208,7 @@ class ExpertCache:
         """What may not leave, tier by tier, the strictest first."""
         tiers = self._spared(key, demanded)
         # A policy may remember the use of a key that bypassed the cache.
-        return tuple(Either(tier, self._elsewhere) for tier in tiers) if self.staging else tiers
+        return tuple(Either(tier, self._elsewhere) for tier in tiers) if self.used_elsewhere else tiers
 
     def _spared(self, key: int, demanded: bool) -> tuple[Container[int], ...]:
         if not demanded:
@@ -272,8 +277,19 @@ class ExpertCache:
     def _gone(self, key: int) -> None:
         if self.state[key] == FRESH:
             self.count.wasted_bytes += self.sizes[key]
+        if key in self.small:
+            self.sizes[key] = self.small.pop(key)
         self.state[key] = ABSENT
         self.count.evictions += 1
+
+    def shrink(self, key: int, nbytes: int) -> None:
+        """What comes of `key`, which is absent, is a smaller copy; until it leaves."""
+        self.small[key] = self.sizes[key]
+        self.sizes[key] = nbytes
+
+    def drop(self, key: int) -> None:
+        """A smaller copy that is in a pool, and not pinned, will not do."""
+        self._leave(key, self.pool_of[key])
 
     # -- accounts ------------------------------------------------------------------------------------------------
 
@@ -300,6 +316,8 @@ class ExpertCache:
         slots = len(self.staged) + len(self.dying.get(STAGING, ()))
         if slots > self.staging or any(not self.state[key] for key in self.staged):
             raise AssertionError(f"{slots} of {self.staging} staging slots are taken, by {list(self.staged)}")
+        if any(not self.state[key] for key in self.small):
+            raise AssertionError(f"smaller copies of {list(self.small)} are not all there")
         moving = {key for key, state in enumerate(self.state) if state == LOADING}
         if not moving <= self.pinned:
             raise AssertionError(f"keys on their way {moving} are not all pinned: {self.pinned}")

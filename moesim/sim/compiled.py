@@ -46,6 +46,7 @@ def fits(config: Experiment, inputs: Inputs, setup: Setup) -> bool:
     engine, cache = setup.engine, setup.cache
     return (
         engine.prefetcher is None
+        and engine.misses is None
         and engine.expert_start != "index"
         and engine.keys.plain
         and engine.keys.equal

@@ -14,15 +14,18 @@ from typing import Protocol
 import numpy as np
 
 from moesim.hardware.keys import Keys
-from moesim.policy import FAR, LayerView, PrefetchPolicy, StepView, View
+from moesim.policy import FAR, LayerView, PredictedView, PrefetchPolicy, StepView, View
 from moesim.sim.cache import ABSENT, FRESH, LOADING, RESIDENT, ExpertCache
 from moesim.sim.foresight import Foresight
 from moesim.sim.link import NEVER, Link
+from moesim.sim.misses import Misses
 from moesim.sim.pattern import KEPT, Event, Events, Pattern, loads_of
+from moesim.sim.predictions import Predictions
+from moesim.sim.rows import StepRows
 from moesim.sim.work import LayerWork, Work
 
-PARTS = ("attention", "rest", "gate", "router", "experts", "host", "miss_stall", "late_stall")
-ATTENTION, REST, GATE, ROUTER, EXPERTS, HOST, MISS_STALL, LATE_STALL = range(len(PARTS))
+PARTS = ("attention", "rest", "gate", "router", "experts", "host", "miss_stall", "late_stall", "cpu_stall")
+ATTENTION, REST, GATE, ROUTER, EXPERTS, HOST, MISS_STALL, LATE_STALL, CPU_STALL = range(len(PARTS))
 CLASSES = ("reuse", "prefetch", "late", "miss")
 REUSE, PREFETCH, LATE, MISS = range(len(CLASSES))
 CLASS_OF = {RESIDENT: REUSE, FRESH: PREFETCH, LOADING: LATE, ABSENT: MISS}
@@ -88,6 +91,9 @@ class Engine:
         views: Sequence[View],
         foresights: Sequence[Foresight],
         prefetcher: PrefetchPolicy | None,
+        misses: Misses | None = None,
+        predictions: Predictions | None = None,
+        rows: StepRows | None = None,
         check: bool = False,
         direct: bool = False,
     ) -> None:
@@ -97,6 +103,14 @@ class Engine:
         self.layerwise, self.expert_start = layerwise, expert_start
         self.views, self.foresights = views, foresights
         self.prefetcher = prefetcher
+        self.asking = self.costs.decision + (prefetcher.cost_ns if prefetcher else 0)
+        """host time of asking the prefetcher, in ns"""
+        self.misses = misses
+        """there if not every load is waited for"""
+        self.predictions = predictions
+        """there if some view shows them"""
+        self.rows = rows
+        """there if misses or predictions read them"""
         self.check = check
         self.stream = self.host = 0
         self.parts = [0] * len(PARTS)
@@ -115,6 +129,7 @@ class Engine:
         self._patterns: dict[tuple[tuple[int, ...], tuple[int, ...], int], Pattern] = {}
         self._near_views = [view for view in views if isinstance(view, LayerView)]
         self._far_views = [view for view in views if isinstance(view, StepView)]
+        self._predicted_views = [view for view in views if isinstance(view, PredictedView)]
         self._used = [cache.policies[cache.pool_of[row[0]]].used for row in keys.table]
         repeats = prefetcher is None and expert_start != "index" and keys.equal and not cache.staging
         self._repeats = repeats and not direct
@@ -143,6 +158,10 @@ class Engine:
             far.upcoming = [event.keys for event in events]
         for foresight, later in zip(self.foresights, laters, strict=True):
             foresight.begin(step, work, later)
+        if self.rows is not None:
+            self.rows.begin(work.parts)
+        if self.predictions is not None:
+            self._show_predictions(-1)
         for layer, event in enumerate(events):
             self._layer(layer, event, work.layers[0] if same else work.layers[layer], costs)
         end = self._finish(costs)
@@ -215,21 +234,28 @@ class Engine:
             near.current = keys
         for foresight in self.foresights:
             foresight.enter(layer)
+        if self.predictions is not None:
+            self._show_predictions(layer)
         if not keys:
             return
         self.unique_keys += len(keys)
         states = states_of(self.cache.state)
+        misses = self.misses
+        if misses is not None:
+            states = misses.settle(layer, keys, work, states, now)
         access = work, states, 0 if self.keys.equal else layer
         self.accesses[access] = self.accesses.get(access, 0) + 1
         self._used[layer](keys)
-        if min(states) >= FRESH and self.expert_start != "index":
+        if misses is not None and misses.asked:
+            self._run_as_settled(misses, keys, work, states, now)
+        elif min(states) >= FRESH and self.expert_start != "index":
             if self.prefetcher is not None:
                 self._absent(keys, states)
             self._run_resident(keys, work)
         elif self._repeats:
             self._repeat(keys, work, states, as_set, now)
         else:
-            self._load_and_run(keys, work, self._absent(keys, states), now)
+            self._load_and_run(_tokens_of(keys, work), self._absent(keys, states), now)
         if self.check:
             self._check()
 
@@ -238,6 +264,12 @@ class Engine:
         if sum(self.parts) != self.stream - self._began:
             raise AssertionError(f"parts {self.parts} do not add up to {self.stream - self._began} ns")
         self.cache.balance()
+
+    def _show_predictions(self, layer: int) -> None:
+        assert self.predictions is not None
+        named = self.predictions.made_at(layer)
+        for view in self._predicted_views:
+            view.named = named
 
     def _absent(self, keys: tuple[int, ...], states: tuple[int, ...]) -> dict[int, int]:
         """Access classes of the keys that are not there; prefetched ones have been used from now on."""
@@ -286,7 +318,7 @@ class Engine:
         parts, busy, waves = list(self.parts), self.link.busy_ns, self.waves
         script: list[tuple[str, tuple[int, ...]]] = []
         self.cache.script = script
-        self._load_and_run(keys, work, self._absent(keys, states), now)
+        self._load_and_run(_tokens_of(keys, work), self._absent(keys, states), now)
         self._advance(self.stream)
         self.cache.script = None
         return Pattern(
@@ -298,14 +330,34 @@ class Engine:
             self.waves - waves,
         )
 
-    def _load_and_run(self, keys: tuple[int, ...], work: LayerWork, absent: dict[int, int], now: int) -> None:
-        """Demand what is missing and run the experts as `expert_start` says, in waves where they do not all fit."""
+    def _run_as_settled(
+        self, misses: Misses, keys: tuple[int, ...], work: LayerWork, states: tuple[int, ...], now: int
+    ) -> None:
+        """The miss policy has said what becomes of the keys that are missing; run the rest, and wait for the CPU."""
+        self.host = max(self.host, now) + misses.asking
+        for tokens in misses.on_cpu:
+            self.host += self.costs.copy_submit
+            misses.hand_over(tokens, self.host)
+        here = {key: n for key, n in _tokens_of(keys, work).items() if key not in misses.elsewhere}
+        absent = {key: cause for key, cause in self._absent(keys, states).items() if key in here}
+        self._load_and_run(here, absent, now)
+        if misses.cpu_free > self.stream:
+            by_host = max(0, min(self.host, misses.cpu_free) - self.stream)
+            self.parts[HOST] += by_host
+            self.parts[CPU_STALL] += misses.cpu_free - self.stream - by_host
+            self.stream = misses.cpu_free
+
+    def _load_and_run(self, tokens: dict[int, int], absent: dict[int, int], now: int) -> None:
+        """Demand what is missing and run the experts as `expert_start` says, in waves where they do not all fit.
+
+        `tokens` of each key, ranked; `absent`: the access classes of those that are not there.
+        """
         cache = self.cache
-        tokens = dict(zip(keys, work.tokens, strict=True))
-        unrun = set(keys)
-        cache.event, cache.unrun = frozenset(keys), unrun
-        cache.pinned.update(absent if self.expert_start == "index" else keys)
-        self.waves += bool(absent) and sum(cache.sizes[key] for key in keys) > cache.capacity[cache.pool_of[keys[0]]]
+        unrun = set(tokens)
+        cache.event, cache.unrun = frozenset(tokens), unrun
+        cache.pinned.update(absent if self.expert_start == "index" else tokens)
+        pool = cache.pool_of[next(iter(tokens), 0)]
+        self.waves += bool(absent) and sum(cache.sizes[key] for key in tokens) > cache.capacity[pool]
         self.host = max(self.host, now)
         for key in sorted(absent) if self.expert_start == "index" else absent:
             self._demand(key)
@@ -324,6 +376,8 @@ class Engine:
             elif not group:
                 self._demand_again(min(unrun))
                 self._stall(unrun, absent, tokens)
+        if not asked:
+            self._ask_prefetcher()
 
     def _demand(self, key: int) -> None:
         self.host += self.costs.copy_submit
@@ -332,13 +386,15 @@ class Engine:
             # Its prefetch landed while the host was at it.
             self.cache.state[key] = RESIDENT
         else:
-            self.link.demand(key, self.keys.sizes[key], self.host)
+            self.link.demand(key, self.cache.sizes[key], self.host)
 
     def _demand_again(self, key: int) -> None:
         """With `index`, a key that was there may have made room for one that comes before it."""
         if self.cache.state[key] == ABSENT and key not in self.cache.pinned:
             self.cache.pinned.add(key)
             self.cache.policies[self.cache.pool_of[key]].used((key,))
+            if self.misses is not None:
+                self.misses.resize(key)
             self.host = max(self.host, self.stream)
             self._demand(key)
 
@@ -354,7 +410,8 @@ class Engine:
     def _run_group(self, group: list[int], tokens: dict[int, int], unrun: set[int]) -> None:
         self.host = max(self.host, self.stream)
         counts = [tokens[key] for key in group]
-        self._kernel(EXPERTS, self.costs.experts(sum(counts), len(group), max(counts)))
+        cost = self.costs.experts(sum(counts), len(group), max(counts))
+        self._kernel(EXPERTS, cost if self.misses is None else cost + self.misses.unpacking(group))
         unrun.difference_update(group)
         self.cache.pinned.update(group)
         self.running = self.stream, frozenset(group)
@@ -425,7 +482,7 @@ class Engine:
         """A decision on the host; at its end the prefetcher's answer replaces what has not started."""
         assert self.prefetcher is not None
         self.link.idle_since = None
-        self.host += self.costs.decision
+        self.host += self.asking
         self._advance(self.host)
         at = self.host
         self.link.idle_since = None
@@ -437,3 +494,7 @@ class Engine:
         state, unrun = self.cache.state, self.cache.unrun
         keys = [key for key in dict.fromkeys(wanted) if state[key] == ABSENT and key not in unrun]
         self.host = self.link.plan(keys, self.keys.sizes, at, self.costs.copy_submit)
+
+
+def _tokens_of(keys: tuple[int, ...], work: LayerWork) -> dict[int, int]:
+    return dict(zip(keys, work.tokens, strict=True))

@@ -40,10 +40,10 @@ BOOK = 42
 STEP, START, END, PREFILL_TOKENS, DECODE_TOKENS, REQUESTS = range(BOOK, BOOK + 6)
 PARTS = BOOK + 6
 ATTENTION, REST, GATE, ROUTER, EXPERT, IDLE_HOST, MISS_STALL = range(PARTS, PARTS + 7)
-COUNTS = PARTS + 8
+COUNTS = PARTS + 9
 REUSE, MISS = COUNTS, COUNTS + 18
 DEMAND_BYTES, LINK_BUSY, EVICTIONS, WAVES, UNIQUE = COUNTS + 24, COUNTS + 27, COUNTS + 28, COUNTS + 29, COUNTS + 33
-BOOK_END = COUNTS + 34
+BOOK_END = COUNTS + 41
 
 AREAS = ["asked", "expert", "prefill", "decode", "found", "place", "here", "stamp", "uses", "later", "slots", "used", "rank_of", "heap", "length", "top_rank", "top_stamp", "tree", "stale", "marked", "ready", "missing", "at", "lands", "chunks", "ends", "grids", "points", "times", "known"]
 """Areas: parts of the step [parts, 4]: row of the trace, position, tokens, whether prefill; experts of each row by

@@ -125,6 +125,15 @@ class Link:
             self.planned[key] = at
         return at
 
+    def strike(self, key: int) -> None:
+        """A planned prefetch of `key`, if there is one, will not do."""
+        self.planned.pop(key, None)
+
+    def backlog(self, keys: Container[int], now: int) -> int:
+        """Nanoseconds of what comes before a new demand: chunks in flight, and what is left of `keys` under way."""
+        left = sum(sum(t.chunks) for t in self.prefetches if t.key in keys)
+        return max(0, self.ends[-1] - now) + left
+
     def under_way(self) -> list[int]:
         """Keys of prefetches that have started and have chunks left: those that can be cancelled."""
         return [t.key for t in self.prefetches]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from moesim.sim.engine import CLASSES, PARTS
+from moesim.sim.misses import COUNTS
 from moesim.sim.workload import Request
 
 PHASES = ("prefill", "decode")
@@ -22,6 +23,7 @@ COUNTED = (
     "prefetch_cancelled",
     "bypasses",
     "unique_keys",
+    *COUNTS,
 )
 """counters that only grow; a step's share is the difference"""
 
@@ -56,12 +58,12 @@ class StepLog:
 
     @property
     def parts(self) -> np.ndarray:
-        """PARTS of each step, int64 [steps, 8]."""
+        """PARTS of each step, int64 [steps, 9]."""
         return self._table()[:, len(GIVEN) : len(GIVEN) + len(PARTS)]
 
     @property
     def counts(self) -> np.ndarray:
-        """COUNTED up to the end of each step, int64 [steps, 34]."""
+        """COUNTED up to the end of each step, int64 [steps, 41]."""
         return self._table()[:, len(GIVEN) + len(PARTS) :]
 
     def _table(self) -> np.ndarray:
@@ -83,7 +85,7 @@ class StepLog:
         return table
 
     def counters(self, warmup: int, layers: int) -> dict[str, int]:
-        """Sums over the measured steps. The eight parts and `idle_ns` add up to `span_ns` exactly."""
+        """Sums over the measured steps. The nine parts and `idle_ns` add up to `span_ns` exactly."""
         rows, parts, counts = self.rows[warmup:], self.parts[warmup:].sum(axis=0), self.counts
         _, start, end, prefill, decode, _ = rows.T
         measured = len(rows) > 0

@@ -16,6 +16,7 @@ from moesim.sim.engine import StepCosts
 from moesim.sim.forecast import Forecaster
 from moesim.sim.foresight import first_uses, persisting
 from moesim.sim.log import StepLog
+from moesim.sim.misses import COUNTS
 from moesim.sim.oracle import FreeOracle
 from moesim.sim.schedule import Frame, Schedule, join
 from moesim.sim.scheduler import Scheduler
@@ -25,6 +26,7 @@ from moesim.sim.workload import Request, Workload
 
 Kind = tuple[str, str]
 """of foresight: level, and what it assumes of the unknown"""
+NO_MISSES = [0] * len(COUNTS)
 
 
 class Server:
@@ -41,6 +43,8 @@ class Server:
         self.config, self.inputs, self.setup, self.compiled = config, inputs, setup, compiled
         self.trace = inputs.trace
         self.workload = workload
+        if setup.engine.rows is not None:
+            setup.engine.rows.bind(self.trace, workload.sequences)
         self.decoupled = self.trace.meta.router == "decoupled"
         self.side_router = self.decoupled and config.machine.router == "side"
         self.limits = Limits(config.scheduler.max_tokens, config.scheduler.max_requests)
@@ -121,7 +125,8 @@ class Server:
         row = [step, start, end, work.prefill_tokens, work.decode_tokens, len(work.parts), *engine.parts]
         row += engine.counts
         row += [cache.demand_bytes, cache.prefetch_bytes, cache.wasted_bytes, link.busy_ns, cache.evictions]
-        return [*row, engine.waves, link.dropped, link.cancelled, cache.bypasses, engine.unique_keys]
+        row += [engine.waves, link.dropped, link.cancelled, cache.bypasses, engine.unique_keys]
+        return row + (engine.misses.count.row() if engine.misses else NO_MISSES)
 
     def deliver(self, yielding: Sequence[Request]) -> int:
         """Hand out the step's tokens; return how many requests are finished."""

@@ -14,11 +14,24 @@ from moesim.hardware.costs import CostTable
 from moesim.hardware.keys import Keys
 from moesim.hardware.link import LinkTable
 from moesim.hardware.shape import ModelShape
-from moesim.policy import FAR_VIEWS, NEAR_VIEWS, CachePolicy, Policy, Pool, PrefetchPolicy, View
+from moesim.policy import (
+    FAR_VIEWS,
+    NEAR_VIEWS,
+    CachePolicy,
+    MissPolicy,
+    Policy,
+    Pool,
+    PredictedView,
+    PrefetchPolicy,
+    View,
+)
 from moesim.sim.cache import RESIDENT, ExpertCache
 from moesim.sim.engine import Engine
 from moesim.sim.foresight import Foresight
 from moesim.sim.link import Link
+from moesim.sim.misses import Misses
+from moesim.sim.predictions import Predictions
+from moesim.sim.rows import StepRows
 from moesim.sim.workload import eligible
 from moesim.trace.routing import RoutingTrace
 
@@ -42,7 +55,12 @@ def keys_of(inputs: Inputs) -> Keys:
 
 def check(config: Experiment, inputs: Inputs) -> list[Problem]:
     """What is wrong between a valid configuration and valid inputs, all of it."""
-    return [*_check_fit(config, inputs), *_check_traffic(config, inputs), *_check_levels(config, inputs.trace)]
+    return [
+        *_check_fit(config, inputs),
+        *_check_traffic(config, inputs),
+        *_check_levels(config, inputs.trace),
+        *_check_cpu(config, inputs.costs),
+    ]
 
 
 def _check_fit(config: Experiment, inputs: Inputs) -> list[Problem]:
@@ -99,8 +117,9 @@ def _check_traffic(config: Experiment, inputs: Inputs) -> list[Problem]:
 
 def _check_levels(config: Experiment, trace: RoutingTrace) -> list[Problem]:
     found = []
-    shown = {**NEAR_VIEWS, **FAR_VIEWS}
-    specs = {"cache": config.cache, "prefetch": config.prefetch, "scheduler.batch": config.scheduler.batch}
+    shown = {**NEAR_VIEWS, PredictedView.level: PredictedView, **FAR_VIEWS}
+    specs = {"cache": config.cache, "prefetch": config.prefetch, "miss": config.miss}
+    specs["scheduler.batch"] = config.scheduler.batch
     for place, spec in specs.items():
         try:
             made = policy.make(place.split(".")[-1], spec)
@@ -112,7 +131,38 @@ def _check_levels(config: Experiment, trace: RoutingTrace) -> list[Problem]:
         elif made.level in ("step", "queue") and trace.meta.router == "layerwise":
             why = "a layer-wise router knows a layer's experts only at its gate"
             found.append(Problem(place, f"{spec.name!r} needs level {made.level!r}: {why}"))
+        elif made.level == "predicted" and (lacking := _lacks_predictions(made, trace)):
+            found.append(Problem(place, f"{spec.name!r} needs level 'predicted': {lacking}"))
     return found
+
+
+def _check_cpu(config: Experiment, costs: CostTable) -> list[Problem]:
+    try:
+        made = policy.make("miss", config.miss)
+    except InputError:
+        return []  # the schema reports it
+    if costs.has_cpu or not (isinstance(made, MissPolicy) and made.uses_cpu):
+        return []
+    text = (
+        f"{config.miss.name!r} computes experts on the CPU, and cost table {costs.name} does not say what that takes: "
+        f"it has no component cpu_expert"
+    )
+    return [Problem("miss", text)]
+
+
+def _lacks_predictions(made: Policy, trace: RoutingTrace) -> str | None:
+    """What the trace does not have of the predictions that a policy reads."""
+    if trace.meta.router == "decoupled":
+        return "a decoupled router predicts nothing, it knows all layers; take a policy of level 'step'"
+    if not trace.predicted:
+        return (
+            "the trace has no predictions of later layers (columns predicted_1 to predicted_3); capture some, or take "
+            "a synthetic trace with recall_1"
+        )
+    if not set(range(1, made.reach + 1)) <= trace.predicted.keys():
+        there = " and ".join(map(str, sorted(trace.predicted)))
+        return f"it reads predictions up to {made.reach} layers ahead, and the trace has them for distance {there}"
+    return None
 
 
 @dataclass(slots=True)
@@ -138,13 +188,14 @@ def set_up(
     """Build the machine. `resident`: every expert is on the GPU, the bound that no cache can beat."""
     keys = keys_of(inputs)
     parts = [(range(keys.count), keys.total_bytes)] if resident else pools(config.memory, keys)
+    sizes = list(keys.sizes)
     views: dict[tuple[str, str], View] = {}
     foresights: dict[tuple[str, str], Foresight] = {}
 
     def view_for(made: Policy) -> View:
         key = (made.level, made.unknown)
         if key not in views:
-            views[key] = _view(made.level, keys, foresights, key)
+            views[key] = _view(key, keys, inputs.trace.meta.k, foresights)
         return views[key]
 
     policies: list[CachePolicy] = []
@@ -152,17 +203,25 @@ def set_up(
         made = CachePolicy() if resident else policy.make("cache", config.cache)
         assert isinstance(made, CachePolicy)
         rng = random.Random(f"{config.seed}/{replication}/cache/{number}")
-        made.start(Pool(of_pool, capacity, keys.sizes, rng), view_for(made))
+        made.start(Pool(of_pool, capacity, sizes, rng), view_for(made))
         policies.append(made)
     pool_of = [number for number, (of_pool, _) in enumerate(parts) for _ in of_pool]
     staging = 0 if resident else config.memory.staging
-    cache = ExpertCache(keys.sizes, pool_of, [capacity for _, capacity in parts], policies, staging)
+    cache = ExpertCache(sizes, pool_of, [capacity for _, capacity in parts], policies, staging)
     if resident:
         cache.state[:] = bytes([RESIDENT]) * keys.count
         cache.used_bytes = [keys.total_bytes]
         cache.there_at_first = keys.count
     prefetcher = _prefetcher(config, view_for, resident)
     link = Link(inputs.link, config.machine.chunk_bytes, config.machine.copies_in_flight, cache)
+    rows = StepRows(inputs.trace)
+    misses = None
+    if not resident and config.miss.name != "wait":
+        made = policy.make("miss", config.miss)
+        assert isinstance(made, MissPolicy)
+        made.start(view_for(made))
+        misses = Misses(made, keys, cache, link, inputs.costs, rows, 2 * inputs.shape.d_model)
+    predictions = Predictions(rows) if any(isinstance(view, PredictedView) for view in views.values()) else None
     engine = Engine(
         keys,
         inputs.costs,
@@ -173,17 +232,21 @@ def set_up(
         views=list(views.values()),
         foresights=list(foresights.values()),
         prefetcher=prefetcher,
+        misses=misses,
+        predictions=predictions,
+        rows=rows if misses or predictions else None,
         check=verify,
         direct=direct,
     )
     return Setup(engine, list(foresights), cache, link, _labels(config, inputs, {level for level, _ in views}))
 
 
-def _view(
-    level: str, keys: Keys, foresights: dict[tuple[str, str], Foresight], kind: tuple[str, str]
-) -> View:
+def _view(kind: tuple[str, str], keys: Keys, k: int, foresights: dict[tuple[str, str], Foresight]) -> View:
+    level = kind[0]
     if level in NEAR_VIEWS:
         return NEAR_VIEWS[level](keys.layers, keys.experts, keys.table)
+    if level == PredictedView.level:
+        return PredictedView(keys.layers, keys.experts, k, keys.table)
     uses = foresights.setdefault(kind, Foresight(keys)).next_uses
     return FAR_VIEWS[level](keys.layers, keys.experts, uses, keys.table)
 

@@ -28,8 +28,8 @@ _schedules: dict[str, Schedule] = {}
 
 def schedule_key(config: Experiment, inputs: Inputs, replication: int) -> str:
     """What a frozen schedule depends on; runs with equal keys replay the same steps."""
-    others = {"name", "question", "memory", "cache", "prefetch", "preset", "labels"}
-    plain = config.model_dump(mode="json", exclude=others)
+    free = {"name", "question", "memory", "cache", "prefetch", "miss", "preset", "labels"}
+    plain = config.model_dump(mode="json", exclude=free)
     plain["machine"].pop("expert_start", None)
     arrivals = inputs.arrivals.digest if inputs.arrivals else ""
     digests = (inputs.trace.digest, id(inputs.trace), inputs.costs.digest, inputs.shape.name, arrivals)
@@ -139,6 +139,9 @@ def _bounds(config: Experiment, inputs: Inputs, server: Server, schedule: Schedu
     warmup = config.warmup_steps
     if schedule is None or len(schedule.frames) <= warmup:
         return dict.fromkeys(names, -1)
+    resident_ns = schedule.ends[-1] - schedule.starts[warmup]
+    if server.setup.engine.misses is not None:  # what is not loaded, or loaded in part, has no bound
+        return dict.fromkeys(names, -1) | {"bound_resident_ns": resident_ns}
     keys = server.setup.engine.keys
     # Where sizes differ every key is taken to be as small as the smallest: loose, and never beaten.
     small = min(keys.sizes)
@@ -150,5 +153,4 @@ def _bounds(config: Experiment, inputs: Inputs, server: Server, schedule: Schedu
     missed = schedule.memo[key]
     assert isinstance(missed, int)
     link_ns = sum(server.setup.link.chunks(small))
-    resident_ns = int(schedule.ends[-1] - schedule.starts[warmup])
     return dict(zip(names, (resident_ns, missed, missed * small, missed * link_ns), strict=True))

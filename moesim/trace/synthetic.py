@@ -1,11 +1,13 @@
 """Synthetic routing: labelled controls for theory and sweeps, never in the place of real routing.
 
 `iid` draws every choice uniformly, `zipf` from a Zipf law over a shuffled order of experts, `sticky` keeps the previous
-token's experts with a given probability and otherwise takes other ones, uniformly.
+token's experts with a given probability and otherwise takes other ones, uniformly. A layer-wise router can be given
+predictions of later layers that are as good as one likes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -32,14 +34,22 @@ def synthetic(
     output_tokens: int = 128,
     persistence: float = READ_ME_PERSISTENCE,
     alpha: float = 1.0,
+    recall: Sequence[float] = (),
+    predicted: int | None = None,
     seed: int = 0,
 ) -> RoutingTrace:
     """Routing of `sequences` independent sequences, each of `prompt_tokens` and `output_tokens`, one domain.
 
     `persistence` (kind sticky) is exactly P(a token takes the same experts as the one before it); `alpha` (kind zipf)
     the exponent, 0 being iid. The k experts of a token are distinct and weigh the same. A layer-wise router decides in
-    every layer independently. Equal arguments give equal traces. Raises InputError with every argument that makes no
-    sense.
+    every layer independently. Equal arguments give equal traces.
+
+    `recall` (layer-wise) adds predictions for distance 1, 2, 3, as many as it has values: each of a token's k experts
+    of the later layer is, independently, one of the first k of `predicted` predicted ones with that probability; wrong
+    ones take the places that are left, and what comes behind the first k is drawn from all others, uniformly. The first
+    k stand in no order. `predicted` is 2k unless given, and at most all experts.
+
+    Raises InputError with every argument that makes no sense.
     """
     given = {name: value for name, value in locals().items() if name != "key_bytes"}
     if problems := [Problem("trace", text) for text in _mistakes(given)]:
@@ -52,9 +62,15 @@ def synthetic(
     else:
         chosen = _independent(rng, shape, experts, k, alpha if kind == "zipf" else 0.0)
     tokens = sequences * shape[1]
+    width = min(2 * k, experts) if predicted is None else predicted
+    guess = np.random.default_rng([seed, len(KINDS), layers, experts, k])
     return RoutingTrace(
-        meta=_meta(given, key_bytes),
+        meta=_meta(given, key_bytes, width if recall else 0),
         experts=chosen.reshape(tokens, decisions, k),
+        predicted={
+            distance: _predicted(guess, chosen, distance, hit, experts, width).reshape(tokens, decisions, width)
+            for distance, hit in enumerate(recall, 1)
+        },
         weights=np.full((tokens, decisions, k), 1 / k, dtype=np.float16),
         offsets=np.arange(sequences + 1, dtype=np.int64) * shape[1],
         prompt_tokens=np.full(sequences, prompt_tokens, dtype=np.int32),
@@ -76,6 +92,22 @@ def _mistakes(given: dict[str, Any]) -> list[str]:
         texts.append("persistence below 1 needs k below experts: there are no other experts to take")
     if not 0 <= given["alpha"] <= 100:
         texts.append(f"alpha is {given['alpha']}; it must be 0 to 100")
+    return texts + _recall_mistakes(given)
+
+
+def _recall_mistakes(given: dict[str, Any]) -> list[str]:
+    recall, width, k, experts = given["recall"], given["predicted"], given["k"], given["experts"]
+    if not recall:
+        return [] if width is None else ["predicted needs recall: it is how many experts a prediction names"]
+    texts = []
+    if given["router"] == "decoupled":
+        texts.append("recall needs router: layerwise; a decoupled one has no later decision to predict")
+    if len(recall) > 3 or not all(0 <= value <= 1 for value in recall):
+        texts.append(f"recall is {list(recall)}; it must be one to three probabilities, for distance 1, 2 and 3")
+    if width is not None and not k <= width <= experts:
+        texts.append(f"predicted is {width}; it must be k ({k}) to all experts ({experts})")
+    if min(recall) < 1 and 2 * k > experts:
+        texts.append(f"recall below 1 needs k ({k}) wrong experts beside k right ones, and there are {experts}")
     return texts
 
 
@@ -119,8 +151,29 @@ def _others(rng: np.random.Generator, held: np.ndarray, experts: int) -> np.ndar
     return fresh
 
 
-def _meta(given: dict[str, Any], key_bytes: int | list[int]) -> RoutingMeta:
+def _predicted(
+    rng: np.random.Generator, chosen: np.ndarray, distance: int, recall: float, experts: int, width: int
+) -> np.ndarray:
+    """int16 [sequences, tokens, layers, width] of choices [sequences, tokens, layers, k]; -1 beyond the last layer."""
+    *shape, layers, k = chosen.shape
+    found = np.full((*shape, layers, width), -1, dtype=np.int16)
+    for sequence in range(shape[0] if distance < layers else 0):  # one at a time, as in `_independent`
+        truth = chosen[sequence, :, distance:].astype(np.int64)
+        score = rng.random((*truth.shape[:-1], experts))
+        hit = rng.random(truth.shape) < recall
+        np.put_along_axis(score, truth, np.where(hit, 2.0, -1.0), axis=-1)
+        best = np.argsort(-score, axis=-1)[..., :k]
+        # What stands behind the first k has its chance, an expert that they missed as well as any other.
+        rest = rng.random(score.shape)
+        np.put_along_axis(rest, best, 1.0 + rng.random(best.shape), axis=-1)
+        found[sequence, :, : layers - distance] = np.argsort(-rest, axis=-1)[..., :width]
+    return found
+
+
+def _meta(given: dict[str, Any], key_bytes: int | list[int], predicted: int) -> RoutingMeta:
     unused = {"sticky": {"alpha"}, "zipf": {"persistence"}}.get(given["kind"], {"alpha", "persistence"})
+    unused |= set() if predicted else {"recall", "predicted"}
+    drawn = " Its predictions are drawn around the routes with the recall that was asked for." if predicted else ""
     rule = ", ".join(f"{name}={value!r}" for name, value in given.items() if name not in unused)
     return RoutingMeta(
         model=f"synthetic {given['kind']}",
@@ -128,9 +181,10 @@ def _meta(given: dict[str, Any], key_bytes: int | list[int]) -> RoutingMeta:
         layers=given["layers"],
         experts=given["experts"],
         k=given["k"],
+        p=predicted,
         key_bytes=key_bytes,
         label="synthetic",
         command=f"moesim.trace.synthetic.synthetic({rule})",
         outputs="drawn by the same rule as the prompts",
-        notes="A control for theory and sweeps, not the routing of any model.",
+        notes=f"A control for theory and sweeps, not the routing of any model.{drawn}",
     )

@@ -54,7 +54,7 @@ def run(case: str, slots: int, scope: str, policy: dict[str, object], replicatio
         "output_tokens": tokens, "requests_finished": 9,
     }  # fmt: skip
     times = {f"{name}_ns": value * 10**6 * 10 for name, value in parts.items()}
-    times |= {"miss_stall_ns": misses * 2_100_000, "late_stall_ns": 0, "idle_ns": 0}
+    times |= {"miss_stall_ns": misses * 2_100_000, "late_stall_ns": 0, "cpu_stall_ns": 0, "idle_ns": 0}
     counters |= {"span_ns": sum(times.values())} | times
     keys = {"reuse": uses - misses, "prefetch": 0, "late": 0, "miss": misses}
     for kind, count in keys.items():
@@ -67,6 +67,7 @@ def run(case: str, slots: int, scope: str, policy: dict[str, object], replicatio
     counters |= {
         "demand_bytes": misses * KEY_BYTES, "prefetch_bytes": 0, "wasted_bytes": 0, "link_busy_ns": misses * 2_450_000,
         "evictions": misses, "waves": 0, "prefetch_dropped": 0, "unique_keys": uses, "longest_pass_over": 3,
+        "degraded_tokens": 0, "degraded_weight": 0,
         "bound_resident_ns": sum(parts.values()) * 10**7, "min_miss_keys": least, "min_bytes": least * KEY_BYTES,
         "bound_transfer_ns": least * 2_450_000,
     }  # fmt: skip

@@ -25,7 +25,8 @@ REQUESTS = {
 COUNTERS = {
     "steps": 4, "layer_events": 8, "output_tokens": 10, "span_ns": 2000, "unique_keys": 40, "attention_ns": 100,
     "rest_ns": 200, "gate_ns": 0, "router_ns": 50, "experts_ns": 250, "host_ns": 400, "miss_stall_ns": 700,
-    "late_stall_ns": 200, "idle_ns": 100, "reuse_keys_prefill": 6, "reuse_keys_decode": 10,
+    "late_stall_ns": 200, "cpu_stall_ns": 0, "idle_ns": 100, "prefill_tokens": 30, "decode_tokens": 10,
+    "degraded_tokens": 40, "degraded_weight": 20_000_000, "reuse_keys_prefill": 6, "reuse_keys_decode": 10,
     "prefetch_keys_prefill": 1, "prefetch_keys_decode": 3, "late_keys_prefill": 2, "late_keys_decode": 3,
     "miss_keys_prefill": 10, "miss_keys_decode": 5, "reuse_tokens_prefill": 60, "reuse_tokens_decode": 20,
     "prefetch_tokens_prefill": 5, "prefetch_tokens_decode": 5, "late_tokens_prefill": 0,
@@ -102,7 +103,15 @@ def test_shares_by_keys_tokens_and_time() -> None:
         "reuse_rate": 0.4, "prefetch_rate": 0.1, "late_rate": 0.125, "miss_rate": 0.375,
         "reuse_token_rate": 0.5, "prefetch_token_rate": 0.0625, "late_token_rate": 0.0625, "miss_token_rate": 0.375,
         "compute_share": 0.3, "host_share": 0.2, "miss_stall_share": 0.35, "late_stall_share": 0.1, "idle_share": 0.05,
+        "cpu_stall_share": 0.0,
     }  # fmt: skip
+
+
+def test_what_got_less_than_its_expert() -> None:
+    # 40 of 160 tokens by key; the gate weight of 20 of 40 tokens x 2 layers, the counter being in millionths.
+    assert metrics.degraded(COUNTERS) == {"degraded_token_share": 0.25, "degraded_weight_share": 0.25}
+    nothing = COUNTERS | {"steps": 0, "layer_events": 0, "prefill_tokens": 0, "decode_tokens": 0}
+    assert math.isnan(metrics.degraded(nothing)["degraded_weight_share"])
 
 
 def test_bounds_are_blank_where_the_run_has_none() -> None:

@@ -33,7 +33,7 @@ def test_shipped_tables_are_estimated_and_source_every_constant(device: str, nam
     costs = load_costs(f"{device}-{name}", shape=load_shape(name))
     assert costs.estimated
     assert len(costs.digest) == 64
-    assert len(costs.file.constants) == 12
+    assert len(costs.file.constants) == 17
     assert all(constant.source and constant.unit for constant in costs.file.constants)
     assert min(costs.launch, costs.sync, costs.copy_submit, costs.decision) > 0
 
@@ -60,6 +60,29 @@ def test_four_bits_read_fewer_bytes_and_compute_as_much() -> None:
     assert small.experts(8192, 7, 8192) - H100.experts(8192, 7, 8192) < 0
     assert small.experts(8192, 1, 8192) == H100.experts(8192, 1, 8192)
     assert small.layer_rest(64) == H100.layer_rest(64)
+
+
+def test_the_cpu_by_hand() -> None:
+    key = LLAMA.key_bytes + 8 * 2 * 2 * (4096 + 5504)
+    assert H100.cpu_expert(8) == round(20_000 + key / (307.2e9 * 0.6) * 1e9)
+    a100 = load_costs("a100-pcie4-llama-2-7b-readme", shape=LLAMA)
+    assert a100.cpu_expert(512) == round(20_000 + 2 * 3 * 4096 * 5504 * 512 / (5.02e12 * 0.5) * 1e9)
+    assert H100.has_cpu and H100.cpu_expert(0) == 0
+
+
+def test_a_mixtral_expert_takes_the_cpu_about_what_was_measured() -> None:
+    """3 ms in Fiddler, 5 ms in llama.cpp, as HOBBIT has it."""
+    mixtral = ModelShape(
+        name="mixtral", layers=32, d_model=4096, expert_width=14336, experts=8, top_k=2, heads=32, kv_heads=8,
+        head_dim=128, vocab=32000,
+    )  # fmt: skip
+    times = [roofline.Roofline(mixtral, device).cpu_expert(1) / 1e6 for device in roofline.DEVICES.values()]
+    assert times == pytest.approx([2.89, 1.93], abs=0.01)
+
+
+def test_a_table_may_know_nothing_of_the_cpu() -> None:
+    costs = load_costs("read-me-table-8", shape=LLAMA)
+    assert not costs.has_cpu
 
 
 def test_nothing_takes_no_time() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from moesim.check.toy import trace
-from moesim.policy import FAR, FAR_VIEWS, LEVELS, NEAR_VIEWS, Queued, View
+from moesim.policy import FAR, FAR_VIEWS, LEVELS, NEAR_VIEWS, PredictedView, Queued, View
 from moesim.sim.schedule import routes_of
 
 SHOWN = {
@@ -43,6 +43,44 @@ def test_the_number_of_a_layer_event() -> None:
     assert at.event == 17
     at.layer = -1
     assert at.event == 14  # before the first layer of step 5, the last event is that of step 4
+
+
+# ---- predictions
+
+ROWS = ((0, 1, 2), (3, 4, 5))
+
+
+def predicted(*named: list[int], layer: int = 0) -> PredictedView:
+    """Two layers of three experts; what each token of the step is predicted to choose in the second one."""
+    found = PredictedView(2, 3, 1, ROWS)
+    found.layer, found.named = layer, {1: np.array(named, dtype=np.int16)}
+    return found
+
+
+def test_predictions_are_shown_to_their_level_alone() -> None:
+    below = SHOWN["history"] | SHOWN["layer"]
+    shown = {name for name in dir(predicted([0])) if not name.startswith("__")}
+    assert shown == below | {"k", "named", "predicted"}
+    assert not any(hasattr(view(level), "named") for level in SHOWN)
+
+
+def test_predictions_are_ranked_by_votes_then_place_then_key() -> None:
+    # Expert 2 has three votes; 0 and 1 two each, and 1 is once in first place; what names nobody has no vote.
+    at = predicted([2, 0], [1, 2], [2, 0], [-1, 1])
+    assert at.predicted(1) == [(5, 3), (4, 2), (3, 2)]
+    assert at.predicted(1, places=1) == [(5, 2), (4, 1)]
+    assert predicted([1, 0], [0, 1]).predicted(1) == [(3, 2), (4, 2)]
+
+
+def test_no_predictions_where_the_trace_has_none() -> None:
+    assert predicted([-1, -1]).predicted(1) == []
+    assert predicted([1, 2]).predicted(2) == []
+
+
+def test_predictions_of_the_most_experts_that_there_can_be() -> None:
+    found = PredictedView(2, 32767, 1, (range(32767), range(32767, 65534)))
+    found.layer, found.named = 0, {1: np.array([[32766, -1]], dtype=np.int16)}
+    assert found.predicted(1) == [(65533, 1)]
 
 
 # ---- the queue

@@ -12,7 +12,18 @@ from typing import Any
 
 import numpy as np
 
-from moesim.policy import FAR, BatchPolicy, CachePolicy, Limits, Pool, PrefetchPolicy, Queued
+from moesim.policy import (
+    FAR,
+    BatchPolicy,
+    CachePolicy,
+    Handling,
+    Limits,
+    Missing,
+    MissPolicy,
+    Pool,
+    PrefetchPolicy,
+    Queued,
+)
 from moesim.policy.batch import fill
 from moesim.sim.server import FreeServer
 
@@ -84,6 +95,13 @@ def rest_of_the_step(view: Any) -> int:
     return sum(sum(of.experts) for of in work.layers[view.layer + 1 :])
 
 
+def predictions_of_the_next_gate(view: Any) -> int:
+    """What the step's tokens will be predicted to choose when the gate of the layer after this one has run."""
+    made, offsets, workload = server().trace, server().trace.offsets, server().workload
+    rows = [offsets[workload[p.request].sequence] + p.start for p in present()]
+    return sum(int(made.predicted[1][row, (view.layer + 1) % view.layers].sum()) for row in rows)
+
+
 # ---- honest secrets, each of its level
 
 
@@ -97,6 +115,10 @@ def keys_of_the_event(view: Any) -> int:
 
 def keys_of_the_step(view: Any) -> int:
     return sum(sum(view.needed(layer)) for layer in range(view.layers))
+
+
+def shown_predictions(view: Any) -> int:
+    return sum(key * votes for distance in (1, 2) for key, votes in view.predicted(distance))
 
 
 def shown_uses(view: Any) -> int:
@@ -142,6 +164,18 @@ class SecretPrefetch(PrefetchPolicy):
     def plan(self) -> Sequence[int]:
         following = (self.view.layer + 1) % self.view.layers
         return [following * self.view.experts + type(self).secret(self.view) % self.view.experts]
+
+
+class SecretMiss(MissPolicy):
+    """Answers by the secret."""
+
+    secret: Secret
+    uses_cpu = True
+    small_ratio = 0.3
+
+    def decide(self, missing: Sequence[Missing]) -> Sequence[Handling]:
+        answers, secret = list(Handling), type(self).secret(self.view)
+        return [answers[(secret + m.key) % len(answers)] for m in missing]
 
 
 class SecretBatch(BatchPolicy):

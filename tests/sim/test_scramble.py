@@ -9,10 +9,12 @@ import pytest
 
 from moesim.check.drive import Variant, label, variants
 from moesim.check.scramble import differences, draw_world, observe, scrambled
-from moesim.policy import LEVELS, Policy, find, register, registry
+from moesim.policy import Policy, find, register, registry
 from tests.sim import cheats
 
 ROUTERS = ("decoupled", "layerwise")
+KNOWING = ("history", "layer", "step", "queue")
+"""levels that a decoupled router can serve, but for the oracle"""
 
 
 def spec(variant: Variant) -> dict[str, Any]:
@@ -29,22 +31,22 @@ def of_level(kind: str, *levels: str) -> list[Variant]:
     return [v for v in variants(kind) if level_of(kind, v) in levels]
 
 
-@pytest.mark.parametrize("variant", of_level("cache", *LEVELS[:-1]), ids=label)
+@pytest.mark.parametrize("variant", of_level("cache", *KNOWING), ids=label)
 def test_caches_know_what_their_level_shows(variant: Variant) -> None:
     assert differences(level_of("cache", variant), cache=spec(variant)) == []
 
 
-@pytest.mark.parametrize("variant", of_level("cache", "history", "layer"), ids=label)
+@pytest.mark.parametrize("variant", of_level("cache", "history", "layer", "predicted"), ids=label)
 def test_caches_behind_a_layerwise_router(variant: Variant) -> None:
     assert differences(level_of("cache", variant), router="layerwise", cache=spec(variant)) == []
 
 
-@pytest.mark.parametrize("variant", of_level("cache", *LEVELS[:-1]), ids=label)
+@pytest.mark.parametrize("variant", of_level("cache", *KNOWING), ids=label)
 def test_caches_on_a_frozen_schedule(variant: Variant) -> None:
     assert differences(level_of("cache", variant), cache=spec(variant), schedule="frozen") == []
 
 
-@pytest.mark.parametrize("variant", of_level("cache", *LEVELS[:-1]), ids=label)
+@pytest.mark.parametrize("variant", of_level("cache", *KNOWING), ids=label)
 def test_caches_that_may_be_bypassed(variant: Variant) -> None:
     memory = {"slots": 1, "staging": 2, "scope": "global"}
     assert differences(level_of("cache", variant), cache=spec(variant), memory=memory) == []
@@ -65,12 +67,12 @@ def test_caches_beside_a_prefetcher(scope: str, router: str) -> None:
         assert differences(level, cache=cache, prefetch="step-ahead", **rest) == []
 
 
-@pytest.mark.parametrize("variant", of_level("prefetch", *LEVELS[:-1]), ids=label)
+@pytest.mark.parametrize("variant", of_level("prefetch", *KNOWING), ids=label)
 def test_prefetchers_know_what_their_level_shows(variant: Variant) -> None:
     assert differences(level_of("prefetch", variant), prefetch=spec(variant)) == []
 
 
-@pytest.mark.parametrize("variant", of_level("prefetch", "history", "layer"), ids=label)
+@pytest.mark.parametrize("variant", of_level("prefetch", "history", "layer", "predicted"), ids=label)
 def test_prefetchers_behind_a_layerwise_router(variant: Variant) -> None:
     rest = {"memory": {"slots": 3, "scope": "global"}, "machine": {"chunk_bytes": 300}}
     assert differences(level_of("prefetch", variant), router="layerwise", prefetch=spec(variant), **rest) == []
@@ -83,7 +85,23 @@ def test_caches_beside_a_prefetcher_that_guesses(name: str, prefetch: str) -> No
     assert differences("layer", router="layerwise", worlds=2, cache=name, prefetch=prefetch, **rest) == []
 
 
-@pytest.mark.parametrize("variant", of_level("batch", *LEVELS[:-1]), ids=label)
+@pytest.mark.parametrize("variant", of_level("prefetch", "predicted"), ids=label)
+def test_prefetchers_that_give_up_copies(variant: Variant) -> None:
+    """Chunks so small that a gate finds a copy of a wrong guess half done."""
+    rest = {"machine": {"chunk_bytes": 100}, "memory": {"slots": 2, "scope": "global"}}
+    assert differences("predicted", router="layerwise", prefetch=spec(variant), **rest) == []
+
+
+@pytest.mark.parametrize("router", ROUTERS)
+@pytest.mark.parametrize("variant", variants("miss"), ids=label)
+def test_miss_policies_know_what_their_level_shows(variant: Variant, router: str) -> None:
+    prefetch = "speculative" if router == "layerwise" else "step-ahead"
+    for beside in ("none", prefetch):
+        assert differences("step" if beside == "step-ahead" else "predicted" if beside == prefetch else "layer",
+                           router=router, miss=spec(variant), prefetch=beside) == []  # fmt: skip
+
+
+@pytest.mark.parametrize("variant", of_level("batch", *KNOWING), ids=label)
 def test_batchers_know_what_their_level_shows(variant: Variant) -> None:
     assert differences(level_of("batch", variant), batch=spec(variant)) == []
 
@@ -93,7 +111,7 @@ def test_batchers_before_a_layerwise_router(variant: Variant) -> None:
     assert differences(level_of("batch", variant), router="layerwise", batch=spec(variant)) == []
 
 
-@pytest.mark.parametrize("variant", of_level("prefetch", *LEVELS[:-1]), ids=label)
+@pytest.mark.parametrize("variant", of_level("prefetch", *KNOWING), ids=label)
 def test_prefetchers_on_a_frozen_schedule(variant: Variant) -> None:
     assert differences(level_of("prefetch", variant), prefetch=spec(variant), schedule="frozen") == []
 
@@ -103,6 +121,7 @@ def test_prefetchers_on_a_frozen_schedule(variant: Variant) -> None:
 KINDS: dict[str, Any] = {
     "cache": cheats.SecretCache,
     "prefetch": cheats.SecretPrefetch,
+    "miss": cheats.SecretMiss,
     "batch": cheats.SecretBatch,
 }
 
@@ -128,6 +147,15 @@ CHEATS = [
     *(("prefetch", level, "decoupled", secret) for level in ("step", "queue") for secret in RUNNING),
     *(("prefetch", level, "decoupled", cheats.routes_in_the_queue) for level in ("history", "step")),
     *(("batch", level, "decoupled", secret) for level in ("history", "queue") for secret in UNKNOWN),
+    *(
+        (kind, "predicted", "layerwise", secret)
+        for kind in ("cache", "prefetch")
+        for secret in (*RUNNING, cheats.rest_of_the_step, cheats.predictions_of_the_next_gate)
+    ),
+    *(("cache", level, "layerwise", cheats.predictions_of_the_next_gate) for level in ("history", "layer")),
+    *(("miss", "layer", router, secret) for router in ROUTERS for secret in RUNNING),
+    ("miss", "layer", "decoupled", cheats.routes_in_the_queue),
+    ("miss", "layer", "layerwise", cheats.rest_of_the_step),
     ("batch", "history", "decoupled", cheats.routes_in_the_queue),
     *(("batch", "history", "layerwise", secret) for secret in UNKNOWN),
 ]
@@ -144,6 +172,9 @@ def test_a_cheat_is_found(
 HONEST = [
     *(("cache", level, router, cheats.steps) for level in ("history", "layer") for router in ROUTERS),
     *(("cache", "layer", router, cheats.keys_of_the_event) for router in ROUTERS),
+    *(("miss", "layer", router, cheats.keys_of_the_event) for router in ROUTERS),
+    *((kind, "predicted", "layerwise", cheats.keys_of_the_event) for kind in ("cache", "prefetch")),
+    *((kind, "predicted", "layerwise", cheats.shown_predictions) for kind in ("cache", "prefetch")),
     *((kind, "step", "decoupled", cheats.keys_of_the_step) for kind in ("cache", "prefetch")),
     *((kind, level, "decoupled", cheats.shown_uses) for kind in ("cache", "prefetch") for level in ("step", "queue")),
     *(("cache", "queue", "decoupled", secret) for secret in (cheats.routes_in_the_queue, cheats.keys_of_the_step)),
@@ -175,6 +206,12 @@ def test_an_honest_policy_does_not_pass_below_its_level(
     """But a cache of level `step` passes as `history`: its first gate shows what a decoupled router does in a step."""
     assert level_of(kind, (name, params)) == level
     assert differences(below, worlds=8, **{kind: {"name": name, **params}})
+
+
+@pytest.mark.parametrize("below", ["history", "layer"])
+def test_who_reads_predictions_does_not_pass_below_their_level(below: str) -> None:
+    assert level_of("prefetch", ("speculative", {})) == "predicted"
+    assert differences(below, router="layerwise", worlds=8, prefetch="speculative")
 
 
 @pytest.mark.parametrize("below", ["history", "step", "queue"])

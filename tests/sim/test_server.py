@@ -18,7 +18,7 @@ from moesim.sim.work import Part
 from moesim.sim.workload import Workload
 
 TIMES = ("arrival_ns", "visible_ns", "started_ns", "first_token_ns", "finished_ns")
-PARTS = ("attention", "rest", "gate", "router", "experts", "host", "miss_stall", "late_stall")
+PARTS = ("attention", "rest", "gate", "router", "experts", "host", "miss_stall", "late_stall", "cpu_stall")
 
 
 @dataclass(frozen=True)

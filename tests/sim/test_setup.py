@@ -149,15 +149,37 @@ def test_an_oracle_knows_a_layerwise_router_too() -> None:
     assert problems(sequences=BY_LAYER, router="layerwise", cache=oracle) == []
 
 
-@pytest.mark.parametrize("level", ["predicted", "omniscient"])
-def test_a_level_that_no_view_shows(level: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("predicted", "params", "text"),
+    [
+        ({}, {}, "the trace has no predictions of later layers (columns predicted_1 to predicted_3)"),
+        ({1: [[[1], [-1]]] * 2}, {}, None),
+        ({1: [[[1], [-1]]] * 2}, {"distance": 2}, "up to 2 layers ahead, and the trace has them for distance 1"),
+        ({1: [[[1], [-1]]] * 2, 2: [[[-1], [-1]]] * 2}, {"distance": 2}, None),
+    ],
+)
+def test_predictions_must_be_there(predicted: dict[int, Any], params: dict[str, Any], text: str | None) -> None:
+    made = trace(BY_LAYER, layers=2, router="layerwise", predicted=predicted)
+    inputs = Inputs(made, shape(2, 4), ToyCosts(), ToyLink())  # type: ignore[arg-type]
+    found = check(config(prefetch={"name": "speculative", "params": params}), inputs)
+    assert [p.place for p in found] == ["prefetch"] * (text is not None)
+    assert text is None or text in found[0].text
+
+
+def test_a_decoupled_router_predicts_nothing() -> None:
+    ((place, text),) = problems(prefetch="speculative")
+    assert place == "prefetch"
+    assert text.startswith("'speculative' needs level 'predicted': a decoupled router predicts nothing")
+
+
+def test_a_level_that_no_view_shows(tmp_path: Path) -> None:
     path = tmp_path / "mine.py"
     path.write_text(
         "from moesim.policy import CachePolicy, register\n\n"
-        f'@register("mine")\nclass Mine(CachePolicy):\n    """."""\n    level = "{level}"\n'
+        '@register("mine")\nclass Mine(CachePolicy):\n    """."""\n    level = "omniscient"\n'
     )
-    text = "which no view shows yet. There is: history, layer, oracle, queue, step"
-    assert problems(cache=str(path)) == [("cache", f"{str(path)!r} needs level {level!r}, {text}")]
+    text = "which no view shows yet. There is: history, layer, oracle, predicted, queue, step"
+    assert problems(cache=str(path)) == [("cache", f"{str(path)!r} needs level 'omniscient', {text}")]
 
 
 def test_everything_wrong_is_said_at_once() -> None:

@@ -106,3 +106,72 @@ def test_every_wrong_argument_is_named() -> None:
         assert part in text
     with pytest.raises(InputError, match="there are no other experts"):
         make("sticky", experts=2, k=2, persistence=0.5)
+
+
+# ---- predictions
+
+
+def ahead(**changes: Any) -> RoutingTrace:
+    return make("zipf", **{"router": "layerwise", "layers": 4, "experts": 9, "k": 2, "sequences": 30} | changes)
+
+
+def found(trace: RoutingTrace, distance: int, places: int) -> float:
+    """Share of the experts of later layers that are among the first predicted ones."""
+    truth, named = trace.experts[:, distance:], trace.predicted[distance][:, :-distance, :places]
+    return float((truth[..., :, None] == named[..., None, :]).any(axis=-1).mean())
+
+
+@pytest.mark.parametrize("recall", [(0.0,), (0.8, 0.5, 0.25), (1.0, 1.0)])
+def test_predictions_find_as_many_as_they_were_told_to(recall: tuple[float, ...]) -> None:
+    trace = ahead(recall=recall)
+    assert set(trace.predicted) == set(range(1, len(recall) + 1))
+    for distance, expected in enumerate(recall, 1):
+        samples = trace.tokens * (4 - distance) * 2
+        first, all_four = found(trace, distance, 2), found(trace, distance, 4)
+        if expected in (0, 1):
+            assert first == expected
+        else:
+            assert within(first, expected, samples)
+        # Two more places find one of seven others each.
+        assert all_four == 1 if expected == 1 else within(all_four, expected + (1 - expected) * 2 / 7, samples)
+
+
+def test_the_first_predictions_stand_in_no_order() -> None:
+    """With a recall of one half, the first place is right as often as the second."""
+    trace = ahead(recall=(0.5,))
+    right = [(trace.experts[:, 1:] == trace.predicted[1][:, :-1, at : at + 1]).any(axis=-1).mean() for at in (0, 1)]
+    samples = trace.tokens * 3
+    assert all(within(share, 0.5, samples) for share in right)
+
+
+def test_predictions_change_no_route_and_survive_a_file(tmp_path: Path) -> None:
+    plain, trace = ahead(), ahead(recall=(0.9, 0.8))
+    assert (plain.experts == trace.experts).all()
+    assert (trace.predicted[2][:, 2:] == -1).all() and (trace.predicted[2][:, :2] >= 0).all()
+    write_routing(tmp_path / "t.parquet", trace)
+    again = read_routing(tmp_path / "t.parquet")
+    assert (again.meta.p, ahead(recall=(0.9,), predicted=3).meta.p, plain.meta.p) == (4, 3, 0)
+    assert all((again.predicted[d] == trace.predicted[d]).all() for d in (1, 2))
+    assert "recall=(0.9, 0.8)" in again.meta.command and "recall" not in plain.meta.command
+    assert "predictions are drawn around the routes" in again.meta.notes
+
+
+def test_a_prediction_reaches_no_farther_than_the_last_layer() -> None:
+    trace = ahead(layers=1, recall=(0.9,))
+    assert (trace.predicted[1] == -1).all()
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"router": "decoupled", "recall": (1.0,)}, "recall needs router: layerwise"),
+        ({"recall": (0.5, 1.5)}, r"recall is \[0.5, 1.5\]; it must be one to three probabilities"),
+        ({"recall": (1.0,) * 4}, "it must be one to three"),
+        ({"recall": (1.0,), "predicted": 1}, r"predicted is 1; it must be k \(2\) to all experts \(9\)"),
+        ({"predicted": 3}, "predicted needs recall"),
+        ({"recall": (0.9,), "k": 5}, r"recall below 1 needs k \(5\) wrong experts"),
+    ],
+)
+def test_predictions_that_cannot_be_drawn(changes: dict[str, Any], text: str) -> None:
+    with pytest.raises(InputError, match=text):
+        ahead(**changes)

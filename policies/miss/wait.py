@@ -1,0 +1,13 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from moesim.policy import Handling, Missing, MissPolicy, register
+
+
+@register("wait")
+class Wait(MissPolicy):
+    """Every missing expert is copied, and waited for."""
+
+    def decide(self, missing: Sequence[Missing]) -> Sequence[Handling]:
+        return [Handling.WAIT] * len(missing)

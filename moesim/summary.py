@@ -116,11 +116,12 @@ def _cache(spec: PolicySpec, base: str) -> Row:
 
 
 def _levels_beside(run: Run) -> list[str]:
-    """Levels of the policies beside the cache's."""
+    """Levels of the policies beside the cache's. What a miss policy sees of the present layer is no foresight."""
     from moesim import policy
 
     specs = {kind: spec for kind, spec in specs_of(run.config).items() if kind != "cache"}
-    return [policy.make(kind, spec, run.sources.base).level for kind, spec in specs.items()]
+    found = {kind: policy.make(kind, spec, run.sources.base).level for kind, spec in specs.items()}
+    return [level for kind, level in found.items() if (kind, level) != ("miss", "layer")]
 
 
 def words(spec: PolicySpec) -> str:

@@ -62,6 +62,11 @@ class Configuration:
         return self.level == "oracle" and self.horizon == math.inf
 
     @property
+    def lossy(self) -> bool:
+        """Whether some tokens got a smaller copy of an expert, or none: the answers are not the model's own."""
+        return self.mean("degraded_tokens") > 0
+
+    @property
     def case(self) -> str:
         return dict(self.group).get("case", "")
 
@@ -210,8 +215,8 @@ def best(configurations: Sequence[Configuration], column: str) -> Configuration 
 
 
 def baseline(group: Sequence[Configuration], column: str) -> Configuration | None:
-    """The best policy of level `history`, in either scope."""
-    return best([c for c in group if c.level == "history"], column)
+    """The best policy of level `history` that leaves the model as it is, in either scope."""
+    return best([c for c in group if c.level == "history" and not c.lossy], column)
 
 
 def bound(group: Sequence[Configuration], column: str) -> Configuration | None:
@@ -222,3 +227,8 @@ def bound(group: Sequence[Configuration], column: str) -> Configuration | None:
 def ranked(group: Sequence[Configuration]) -> list[Configuration]:
     """A group with presets in the order of its times; another one as it is."""
     return sorted(group, key=lambda c: c.mean(TIME)) if any(c.preset for c in group) else list(group)
+
+
+def deployable(group: Sequence[Configuration]) -> list[Configuration]:
+    """What does not know the future and leaves the model as it is."""
+    return [c for c in group if c.level != "oracle" and not c.lossy]

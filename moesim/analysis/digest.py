@@ -18,6 +18,7 @@ from moesim.analysis.configurations import (
     baseline,
     best,
     bound,
+    deployable,
     grouped,
     read,
     sizes_of,
@@ -77,7 +78,7 @@ def _size_column(configurations: Sequence[Configuration]) -> Column:
 
 def chosen(group: Group) -> Configuration | None:
     """The best policy without an oracle, by time."""
-    return best([c for c in group if c.level != "oracle"], TIME)
+    return best(deployable(group), TIME)
 
 
 def _name(c: Configuration | None) -> str:

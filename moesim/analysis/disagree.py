@@ -8,7 +8,7 @@ from itertools import permutations
 
 from moesim.analysis import compare
 from moesim.analysis.compare import Interval
-from moesim.analysis.configurations import Configuration, baseline
+from moesim.analysis.configurations import Configuration, baseline, deployable
 from moesim.analysis.gap import MEASURES, paired
 
 
@@ -28,8 +28,8 @@ class Reversal:
 
 
 def reversals(group: Sequence[Configuration]) -> list[Reversal]:
-    """All of a group, the plainest first; oracles apart, which nobody deploys."""
-    pairs = permutations([c for c in group if c.level != "oracle"], 2)
+    """All of a group, the plainest first; oracles apart, which nobody deploys, and what changes the model."""
+    pairs = permutations(deployable(group), 2)
     found = [r for pair in pairs for r in _reversal(*pair)]
     return sorted(found, key=lambda r: -r.size)
 
@@ -51,7 +51,7 @@ def words(group: Sequence[Configuration], most: int = 3) -> list[str]:
     if not any(c.preset for c in group) or len(group[0].runs) < 2:
         return []
     found = reversals(group)
-    others = len([c for c in group if c.level != "oracle"])
+    others = len(deployable(group))
     lines = [f"fewer misses and more time: {len(found)} of {others * (others - 1) // 2} pairs without an oracle"]
     base = baseline(group, MEASURES["time"])
     shown = sorted(found, key=lambda r: (r.theirs is not base, -r.size))[:most]

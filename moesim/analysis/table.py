@@ -13,6 +13,7 @@ from moesim.analysis.configurations import (
     baseline,
     best,
     bound,
+    deployable,
     grouped,
     is_estimated,
     labels_of,
@@ -43,6 +44,8 @@ MARKS_OF_PRESETS = (
     "  parentheses): not shown to differ from B. Not corrected for the number of comparisons",
     "hits: keys of layer events that were there, of an earlier use + first use since a prefetch, in %",
     "GB a token: all that crossed the link, wasted prefetches included     scope: of the cache",
+    "lossy: tokens served by a smaller copy of their expert, or by none, in %; what that does to answers is not",
+    "  known here, and such a row is neither B nor marked as best",
 )
 
 
@@ -123,7 +126,7 @@ def _mark(c: Configuration, group: Sequence[Configuration]) -> str:
 
 def _mean_of(column: str, scale: float = 1.0) -> Callable[[Configuration, Sequence[Configuration]], str]:
     def cell(c: Configuration, group: Sequence[Configuration]) -> str:
-        star = "*" if c is best([other for other in group if other.level != "oracle"], column) else " "
+        star = "*" if c is best(deployable(group), column) else " "
         return number(compare.mean(c.values(column) * scale)) + star
 
     return cell
@@ -163,6 +166,10 @@ def _hits(c: Configuration, group: Sequence[Configuration]) -> str:
     return f"{c.mean('reuse_rate') * 100:.0f}+{c.mean('prefetch_rate') * 100:.0f}"
 
 
+def _less(c: Configuration, group: Sequence[Configuration]) -> str:
+    return f"{c.mean('degraded_token_share') * 100:.0f}" if c.lossy else ""
+
+
 def _moved(c: Configuration, group: Sequence[Configuration]) -> str:
     return significant(c.mean("moved_bytes_per_output_token") / 1e9)
 
@@ -198,6 +205,7 @@ LEAGUE = (
     Column(("time", "vs B, % "), _against_base(TIME)),
     Column(("hits,", "%"), _hits, give_up=1),
     Column(("GB a", "token"), _moved, give_up=2),
+    Column(("lossy", "%"), _less, give_up=3),
 )
 """columns where presets are compared: misses and time side by side, and what crossed the link; no gap, which is defined
 between caches with one prefetcher"""

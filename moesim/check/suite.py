@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from moesim import policy
-from moesim.check import batch, cache, prefetch
+from moesim.check import batch, cache, miss, prefetch
 from moesim.check.broken import Broken, where
 from moesim.check.scramble import differences
 from moesim.errors import InputError, Problem
@@ -135,10 +135,24 @@ def _batch(spec: PolicySpec, level: str) -> list[Check]:
     ]
 
 
+def _miss(spec: PolicySpec, level: str) -> list[Check]:
+    plain = _plain(spec)
+    small: dict[str, Any] = {"memory": prefetch.SMALL, "machine": CHUNKS}
+    return [
+        Check(f"answers for each missing key, the same when asked twice ({router} router{text})", run)
+        for router in _routers(level)
+        for text, run in (
+            ("", partial(miss.decisions, plain, router)),
+            (", small cache", partial(miss.decisions, plain, router, **small)),
+        )
+    ]
+
+
 CONTRACTS: dict[str, Callable[[PolicySpec, str], list[Check]]] = {
     "cache": _cache,
     "prefetch": _prefetch,
     "batch": _batch,
+    "miss": _miss,
 }
 
 
@@ -167,7 +181,7 @@ def _knowledge(kind: str, spec: PolicySpec, level: str) -> Iterator[Outcome]:
         settings.append(("beside a prefetcher", {"router": "layerwise", "level": "layer", **guess}))
     if kind == "cache" and level in ("step", "queue"):
         settings.append(("beside a prefetcher", {"prefetch": "step-ahead", "machine": CHUNKS}))
-    if kind == "prefetch":
+    if kind in ("prefetch", "miss"):
         settings.append(("small cache", {"router": first, "memory": prefetch.SMALL, "machine": CHUNKS}))
     for text, setting in settings:
         at = {"level": level, kind: plain} | setting

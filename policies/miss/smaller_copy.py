@@ -18,6 +18,9 @@ class SmallerCopy(MissPolicy):
     2308.14352), which are sizes of keys (`key_sizes` of the shape).
     """
 
+    source = "HOBBIT (2411.01433) 3.2; QMoE (2310.16795)"
+    cost = "O(n)"
+
     def __init__(
         self, ratio: float = 0.25, t1: float | None = 0.6, t2: float = 1.0, unpack_ns: float = 0.0
     ) -> None:

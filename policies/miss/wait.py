@@ -9,5 +9,8 @@ from moesim.policy import Handling, Missing, MissPolicy, register
 class Wait(MissPolicy):
     """Every missing expert is copied, and waited for."""
 
+    source = "the null policy"
+    cost = "O(n)"
+
     def decide(self, missing: Sequence[Missing]) -> Sequence[Handling]:
         return [Handling.WAIT] * len(missing)

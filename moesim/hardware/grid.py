@@ -72,7 +72,7 @@ class Grid:
         ns = self.ns
         if len(corners) == 1:
             return ns[base]
-        # Added one by one: `sum` rounds otherwise from Python 3.12 on, and compiled code (moesim.sim.kernel) not at all.
+        # One by one, as moesim.sim.kernel does it: from Python 3.12 on, `sum` of floats rounds in another way.
         total = 0.0
         for at, weight in corners:
             total += weight * ns[base + at]

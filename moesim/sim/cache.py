@@ -148,18 +148,24 @@ class ExpertCache:
         return passed, None
 
     def swap_in(self, key: int, barred: Container[int]) -> None:
-        """`make_room` and `landed` of a demand in one, where keys are of one size and a victim is sure to be there."""
-        pool, size, state = self.pool_of[key], self.sizes[key], self.state
+        """`make_room` and `landed` of a demand in one, where keys are of one size and a victim is sure to be there.
+
+        And where nothing is prefetched.
+        """
+        pool, size, state, count = self.pool_of[key], self.sizes[key], self.state, self.count
         policy = self.policies[pool]
         if self.used_bytes[pool] + size > self.capacity[pool]:
             victim = policy.victim(barred)
             assert victim is not None
-            self._leave(victim, pool)
+            state[victim] = ABSENT
+            count.evictions += 1
+            policy.evicted(victim)
+        else:
+            self.used_bytes[pool] += size
         state[key] = RESIDENT
-        self.used_bytes[pool] += size
         policy.inserted(key, False)
-        self.count.demand_loads += 1
-        self.count.demand_bytes += size
+        count.demand_loads += 1
+        count.demand_bytes += size
 
     def _count_load(self, key: int, demanded: bool) -> None:
         count = self.count

@@ -9,7 +9,6 @@ from itertools import accumulate
 
 import numpy as np
 
-from moesim import policy
 from moesim.experiment import Experiment
 from moesim.hardware.costs import CostTable
 from moesim.hardware.files import ARGUMENTS
@@ -39,10 +38,7 @@ def _ready() -> bool:
 
 
 def fits(config: Experiment, inputs: Inputs, setup: Setup) -> bool:
-    """Whether compiled steps do what this setup would: only demands move keys, of one size, by a rule.
-
-    And nobody looks at the cache or reads routes that are put together as they are asked for.
-    """
+    """Whether compiled steps do what this setup would: only demands move keys, of one size, by a rule."""
     engine, cache = setup.engine, setup.cache
     return (
         engine.prefetcher is None
@@ -52,8 +48,6 @@ def fits(config: Experiment, inputs: Inputs, setup: Setup) -> bool:
         and engine.keys.equal
         and not cache.staging
         and isinstance(inputs.costs, CostTable)
-        and isinstance(inputs.trace.experts, np.ndarray)
-        and not hasattr(policy.find("batch", config.scheduler.batch.name), "watch")
         and (bool(cache.there_at_first) or all(rule_of(policy) is not None for policy in cache.policies))
         and find_spec("numba") is not None
     )
@@ -68,14 +62,18 @@ class Compiled:
         self.kernel = kernel
         self.costs = inputs.costs
         rule = rule_of(setup.cache.policies[0]) or Rule()
+        if rule.horizon == 0:
+            rule = Rule()  # no next use is ever near enough to tell
         self.experts = inputs.trace.experts
         self.chosen = _frozen(self.experts) if isinstance(self.experts, np.ndarray) else None
         constants, areas = _state(config, inputs, setup, rule, check)
         self.m, at = _laid_out(constants, areas)
         self.asked = self.m[at["asked"] : at["expert"]]
         self.later = self.m[at["later"] : at["slots"]]
-        self.foresees = rule.by == "next_use" and rule.horizon != 0
+        self.foresees = rule.by == "next_use"
         """whether `run` needs to be told what comes later"""
+        self.here = self.m[at["here"] : at["stamp"]].data
+        """whether each key is on the GPU or on its way"""
         self.book = self.m[kernel.BOOK : kernel.BOOK_END]
         """the step's row of the log"""
 
@@ -114,8 +112,8 @@ class Compiled:
         kernel, m = self.kernel, self.m
         if failed == kernel.NO_COST:
             self.costs.at(list(ARGUMENTS)[m[kernel.COMPONENT]], *map(int, m[kernel.ARGUMENT : kernel.ARGUMENT + 3]))
-        names = {kernel.STUCK: "nothing is ready and nothing is on its way", kernel.NO_SUM: "the parts are not the step"}
-        text = names.get(failed, "loads, evictions and the keys there do not balance")
+        texts = {kernel.STUCK: "nothing is ready and nothing is on its way", kernel.NO_SUM: "parts are not the step"}
+        text = texts.get(failed, "loads, evictions and the keys there do not balance")
         raise AssertionError(f"step {m[kernel.STEP]}: {text}: {self.book.tolist()}")
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import sub
 from typing import Protocol
 
 import numpy as np
@@ -125,6 +126,8 @@ class Engine:
         """per class: keys, tokens and bytes, each of prefill and decode"""
         self.accesses: dict[tuple[LayerWork, tuple[int, ...], int], int] = {}
         """layer events of the present step by work, states and layer (0 if keys are of one size)"""
+        self._whole: tuple[LayerWork | None, int] = None, 0
+        """the last layer event that ran as one group, and how long that took: other layers may do the same"""
         self._events = Events(keys)
         self._patterns: dict[tuple[tuple[int, ...], tuple[int, ...], int], Pattern] = {}
         self._near_views = [view for view in views if isinstance(view, LayerView)]
@@ -146,12 +149,15 @@ class Engine:
         Afterwards `parts` holds where the time went and `sampled_at` when the step's tokens were there.
         """
         self.parts = parts = [0] * len(PARTS)
-        self._wait_until(start)
-        self._advance(max(self.host, start))
+        self.reach(start)
         self.stream, self._began, self.work = start, start, work
         self.host = max(self.host, start) + self.costs.decision
-        same = self._events.of_step(work.layers[0].experts) if len(work.layers) == 1 else None
-        events = same or [self._events.of_layer(layer, w.experts) for layer, w in enumerate(work.layers)]
+        works = work.layers
+        if len(works) == 1:
+            events = self._events.of_step(works[0].experts)
+            works *= len(events)
+        else:
+            events = [self._events.of_layer(layer, w.experts) for layer, w in enumerate(works)]
         for view in self.views:
             view.step, view.layer = step, -1
         for far in self._far_views:
@@ -163,7 +169,7 @@ class Engine:
         if self.predictions is not None:
             self._show_predictions(-1)
         for layer, event in enumerate(events):
-            self._layer(layer, event, work.layers[0] if same else work.layers[layer], costs)
+            self._layer(layer, event, works[layer], costs)
         end = self._finish(costs)
         self._advance(end)
         self._count_accesses()
@@ -173,6 +179,11 @@ class Engine:
         if self.check:
             self.cache.verify()
         return end
+
+    def reach(self, start: int) -> None:
+        """Wait for a step's start: the link moves on, and the prefetcher may be asked."""
+        self._wait_until(start)
+        self._advance(max(self.host, start))
 
     def _finish(self, costs: StepCosts) -> int:
         self._kernel(REST, costs.sample)
@@ -223,11 +234,13 @@ class Engine:
         if self.layerwise:
             self._kernel(GATE, costs.gate)
             self._synchronise()
-        self._wait_until(self.stream)
+        if self.prefetcher is not None:
+            self._wait_until(self.stream)
         now = max(self.stream, self.host)
-        if self.running is not None or self.link.active:
+        # What repeats leaves nothing behind: no kernel that holds pins, no copy under way.
+        if not self._repeats and (self.running is not None or self.link.active):
             self._advance(now)
-        keys, states_of, as_set = event
+        keys, states_of = event
         for view in self.views:
             view.layer = layer
         for near in self._near_views:
@@ -253,7 +266,7 @@ class Engine:
                 self._absent(keys, states)
             self._run_resident(keys, work)
         elif self._repeats:
-            self._repeat(keys, work, states, as_set, now)
+            self._repeat(keys, work, states, now)
         else:
             self._load_and_run(_tokens_of(keys, work), self._absent(keys, states), now)
         if self.check:
@@ -284,7 +297,9 @@ class Engine:
     def _run_resident(self, keys: tuple[int, ...], work: LayerWork) -> None:
         """Every key is there: one group, launched without the host having to look."""
         asked_at = max(self.stream, self.host)
-        self._kernel(EXPERTS, self.costs.experts(work.total, len(keys), work.largest))
+        if self._whole[0] is not work:
+            self._whole = work, self.costs.experts(work.total, len(keys), work.largest)
+        self._kernel(EXPERTS, self._whole[1])
         if self.prefetcher is not None:
             group = frozenset(keys)
             self.cache.event, self.cache.unrun = group, ()
@@ -293,9 +308,7 @@ class Engine:
             self.host = max(self.host, asked_at)
             self._ask_prefetcher()
 
-    def _repeat(
-        self, keys: tuple[int, ...], work: LayerWork, states: tuple[int, ...], as_set: frozenset[int], now: int
-    ) -> None:
+    def _repeat(self, keys: tuple[int, ...], work: LayerWork, states: tuple[int, ...], now: int) -> None:
         """Do what was done in the same situation before; work it out and remember it if there was none."""
         situation = (work.tokens, states, now - self.stream)
         pattern = self._patterns.get(situation)
@@ -305,14 +318,14 @@ class Engine:
                 self._patterns.clear()
             return
         parts = self.parts
-        for part, cost in enumerate(pattern.parts):
+        for part, cost in pattern.parts:
             parts[part] += cost
         self.stream, self.host = now + pattern.stream, now + pattern.host
         self.link.busy_ns += pattern.link_busy_ns
         self.waves += pattern.waves
+        swap_in, event = self.cache.swap_in, frozenset(keys)
         for rank, released in pattern.loads:
-            barred = as_set.difference(keys[r] for r in released) if released else as_set
-            self.cache.swap_in(keys[rank], barred)
+            swap_in(keys[rank], event.difference([keys[r] for r in released]) if released else event)
 
     def _learn(self, keys: tuple[int, ...], work: LayerWork, states: tuple[int, ...], now: int) -> Pattern:
         parts, busy, waves = list(self.parts), self.link.busy_ns, self.waves
@@ -325,7 +338,7 @@ class Engine:
             loads_of(script, keys),
             self.stream - now,
             self.host - now,
-            tuple(after - before for before, after in zip(parts, self.parts, strict=True)),
+            tuple((part, got) for part, got in enumerate(map(sub, self.parts, parts)) if got),
             self.link.busy_ns - busy,
             self.waves - waves,
         )

@@ -23,7 +23,10 @@ FINE, NO_COST, STUCK, NO_SUM, NO_BALANCE = range(5)
 """what `run` returns"""
 BY_STAMP, BY_USES, BY_NEXT_USE = range(3)
 
-CONSTANTS = ["launch", "sync", "submit", "decision", "layers", "experts", "rows", "pools", "layerwise", "routed", "barrier", "key_bytes", "by", "at_insertion", "horizon", "check", "chunk_count", "in_flight", "leaves"]
+CONSTANTS = (
+    "launch", "sync", "submit", "decision", "layers", "experts", "rows", "pools", "layerwise", "routed", "barrier",
+    "key_bytes", "by", "at_insertion", "horizon", "check", "chunk_count", "in_flight", "leaves",
+)  # fmt: skip
 (LAUNCH, SYNC, SUBMIT, DECISION, LAYERS, EXPERTS, ROWS, POOLS, LAYERWISE, ROUTED, BARRIER, KEY_BYTES, BY, AT_INSERTION,
  HORIZON, CHECK, CHUNK_COUNT, IN_FLIGHT, LEAVES) = range(19)  # fmt: skip
 """what does not change in a run: costs in ns and bytes; sizes; what the machine and the policy are like"""
@@ -45,18 +48,28 @@ REUSE, MISS = COUNTS, COUNTS + 18
 DEMAND_BYTES, LINK_BUSY, EVICTIONS, WAVES, UNIQUE = COUNTS + 24, COUNTS + 27, COUNTS + 28, COUNTS + 29, COUNTS + 33
 BOOK_END = COUNTS + 41
 
-AREAS = ["asked", "expert", "prefill", "decode", "found", "place", "here", "stamp", "uses", "later", "slots", "used", "rank_of", "heap", "length", "top_rank", "top_stamp", "tree", "stale", "marked", "ready", "missing", "at", "lands", "chunks", "ends", "grids", "points", "times", "known"]
-"""Areas: parts of the step [parts, 4]: row of the trace, position, tokens, whether prefill; experts of each row by
-first use and their tokens [rows, experts], how many [rows], and 1 + an expert's place among them; whether a key occupies
-its bytes, its stamp, its uses [keys]; the step that uses an expert next after this one [rows, experts] (see
-`Foresight.begin`); slots of each pool, and used ones; a key's rank when it was last asked for [keys]; each layer's keys
-that the present event does not need as a heap, the first to go on top [layers, experts], its length, rank and stamp of
-its top, and whether it has to be made anew [layers]; a tree of matches between those tops, won by the first to go
-[2 * leaves]; layers whose heap has to be made anew; keys of the present event by number: those ready by rank, those missing
-by rank, when they were demanded and when they land; cost of a key's chunks; ends of the last chunks, oldest first; the
-cost table (`CostTable.flat`), and times of experts that were asked for [REMEMBERED, 2]"""
+AREAS = (
+    "asked", "expert", "prefill", "decode", "found", "place", "here", "stamp", "uses", "later", "slots", "used",
+    "rank_of", "heap", "length", "top_rank", "top_stamp", "tree", "stale", "marked", "ready", "missing", "at",
+    "lands", "chunks", "ends", "grids", "points", "times", "known",
+)  # fmt: skip
+"""The areas, by what they hold.
+
+asked: parts of the step [parts, 4]: row of the trace, position, tokens, whether it is prefill. expert, prefill, decode:
+experts of each row by first use, and their tokens [rows, experts]; found: how many [rows]; place: 1 + an expert's place
+among them, 0 if it is not needed [rows, experts]. here: whether a key occupies its bytes; stamp, uses [keys]. later:
+the step that uses an expert next after this one [rows, experts] (`Foresight.begin`). slots, used: of each pool.
+
+Of the keys that are here and that the present event does not need - rank_of: a key's rank when it was last asked for
+[keys]; heap: those of each layer, the first to go on top [layers, experts]; length, top_rank, top_stamp: of each heap;
+tree: matches between the tops, won by the first to go [2 * leaves]; stale, marked: heaps that have to be made anew.
+
+Of the present event, by number - ready, missing: ranks of keys that are there, and that are not; at, lands: when those
+were demanded and when they land. chunks: cost of each of a key; ends: of the last chunks, oldest first. grids, points,
+times: the cost table (`CostTable.flat`); known: times of experts that were asked for [REMEMBERED, 2]."""
 (ASKED, WHICH, PREFILL, DECODE, FOUND, PLACE, HERE, STAMP, USES, LATER, SLOTS, USED, RANK_OF, HEAP, LENGTH, TOP_RANK,
- TOP_STAMP, TREE, STALE, MARKED, READIES, MISSING, AT, LANDS, CHUNKS, ENDS, GRIDS, POINTS, TIMES, KNOWN) = range(BOOK_END, BOOK_END + 30)  # fmt: skip
+ TOP_STAMP, TREE, STALE, MARKED, READIES, MISSING, AT, LANDS, CHUNKS, ENDS, GRIDS, POINTS, TIMES,
+ KNOWN) = range(BOOK_END, BOOK_END + 30)  # fmt: skip
 START_OF_AREAS = BOOK_END + 30
 
 REMEMBERED = 1024
@@ -142,6 +155,8 @@ def _experts(m: np.ndarray, ranks: int, first: int, last: int) -> int:
         tokens = m[m[PREFILL] + rank] + m[m[DECODE] + rank]
         total += tokens
         largest = max(largest, tokens)
+    if total >> 20:
+        return _cost(m, C_EXPERTS, total, last - first, largest)
     asked = (total << 40) + ((last - first) << 20) + largest
     known = m[KNOWN] + 2 * ((asked * 0x9E3779B97F4A7C1 >> 40) & (REMEMBERED - 1))
     if m[known] != asked:

@@ -14,11 +14,10 @@ KEPT = 50_000
 
 
 class Event(NamedTuple):
-    """Keys of a layer event, ranked; what reads their states; and the keys as a set."""
+    """Keys of a layer event, ranked, and what reads their states."""
 
     keys: tuple[int, ...]
     states_of: Callable[[bytearray], tuple[int, ...]]
-    as_set: frozenset[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +27,13 @@ class Pattern:
     Without a prefetcher the link is quiet when a layer event begins, so that everything in it follows from the tokens
     of each key, which keys are there, and how late the host is. Times are relative to the instant of the gate. `loads`
     are the keys that came, in order and by rank; in waves, each with the keys of the event that could leave for it.
+    `parts` are those that got time, and how much.
     """
 
     loads: tuple[tuple[int, tuple[int, ...]], ...]
     stream: int
     host: int
-    parts: tuple[int, ...]
+    parts: tuple[tuple[int, int], ...]
     link_busy_ns: int
     waves: int
 
@@ -52,8 +52,8 @@ class Events:
         if found is None:
             if len(self._of_layer) >= KEPT:
                 self._of_layer.clear()
-            keys = self._keys.of_layer(layer, experts)
-            found = self._of_layer[layer, experts] = Event(keys, _states_of(keys), frozenset(keys))
+            keys = _reader(experts)(self._keys.table[layer])
+            found = self._of_layer[layer, experts] = Event(keys, _reader(keys))
         return found
 
     def of_step(self, experts: tuple[int, ...]) -> list[Event]:
@@ -62,7 +62,8 @@ class Events:
         if found is None:
             if len(self._of_step) * self._keys.layers >= KEPT:
                 self._of_step.clear()
-            found = self._of_step[experts] = [self.of_layer(layer, experts) for layer in range(self._keys.layers)]
+            of_layer = map(_reader(experts), self._keys.table)
+            found = self._of_step[experts] = [Event(keys, _reader(keys)) for keys in of_layer]
         return found
 
 
@@ -81,9 +82,9 @@ def loads_of(
     return tuple(loads)
 
 
-def _states_of(keys: tuple[int, ...]) -> Callable[[bytearray], tuple[int, ...]]:
-    """`itemgetter` is the fastest reader of several states, but gives no tuple for one key."""
-    if len(keys) == 1:
-        only = keys[0]
-        return lambda state: (state[only],)
-    return itemgetter(*keys) if keys else lambda state: ()
+def _reader(places: tuple[int, ...]) -> Callable[[Sequence[int]], tuple[int, ...]]:
+    """Reads what a sequence has at `places`: `itemgetter` is the fastest, but gives no tuple for one."""
+    if len(places) == 1:
+        only = places[0]
+        return lambda sequence: (sequence[only],)
+    return itemgetter(*places) if places else lambda sequence: ()

@@ -228,6 +228,8 @@ class FreeServer(Server):
 
     def _step(self, step: int) -> None:
         start = self.now
+        if self.compiled is None:
+            self.setup.engine.reach(start)  # the batcher may look at the cache
         parts = self.scheduler.form()
         work = make_work(parts, self.trace, self.workload.sequences)
         yielding, continuing = self.sampling(parts)

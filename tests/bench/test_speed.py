@@ -1,8 +1,8 @@
 """How fast the simulator is, compiled and in Python: `pytest -m bench -s tests/bench`. It reports and judges nothing.
 
-Read-ME shape: 30 layers x 7 experts, the shipped decoupled routing. Large shape: 48 layers x 128 experts, top 8 in every
-layer (Qwen3-30B-A3B's sizes), routing SYNTHETIC (sticky), a control that no captured routing of that size is shipped for.
-Everything on: cache, link, batching, a closed loop, demand loading. A figure is the median of ROUNDS runs in one process.
+Read-ME shape: 30 layers x 7 experts, the shipped decoupled routing. Large shape: 48 layers x 128 experts, top 8 in
+every layer (Qwen3-30B-A3B's sizes), routing SYNTHETIC (sticky): a control, as no captured routing of that size is
+shipped. Everything on: cache, link, batching, a closed loop, demand loading; a figure is the median of ROUNDS runs.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ from hypothesis import strategies as st
 
 from moesim import policy
 from moesim.experiment import Experiment, PolicySpec
+from moesim.hardware.costs import CostTable
+from moesim.hardware.files import ARGUMENTS, CostFile
 from moesim.hardware.shape import ModelShape
 from moesim.policy import NEAR_VIEWS
 from moesim.sim import Inputs
@@ -18,7 +21,7 @@ from tests.sim import toy
 
 @dataclass(frozen=True)
 class Costs(toy.ToyCosts):
-    """Kernel times that tell every argument apart."""
+    """Kernel times, linear in their arguments, that tell every argument apart."""
 
     rest: int = 4
     per_token: int = 3
@@ -43,6 +46,28 @@ class Costs(toy.ToyCosts):
         return self.sample + tokens
 
 
+@lru_cache
+def table(costs: Costs) -> CostTable:
+    """The same times as a cost table: they are linear, so that two points of each argument say all."""
+
+    def times(name: str, chosen: tuple[int, ...] = ()) -> Any:
+        if len(chosen) < len(ARGUMENTS[name]):
+            return [times(name, (*chosen, point)) for point in (1, 2)]
+        if name == "attention_prefill":
+            chosen = chosen[0], sum(chosen)
+        return getattr(costs, name)(*chosen)
+
+    host = {name: getattr(costs, name) for name in ("launch", "sync", "copy_submit", "decision")}
+    axes = {name: dict.fromkeys(arguments, [1, 2]) for name, arguments in ARGUMENTS.items()}
+    file = {
+        "format": "moesim-costs", "version": 1, "name": "toy", "label": "ESTIMATED", "device": "none",
+        "command": "none", "formula": {"all": "see Costs"}, "shape": toy.shape().model_dump(mode="json"),
+        "constants": [{"name": "ns", "value": 1, "unit": "ns", "source": "this test"}], "host_ns": host,
+        "components": {name: {"axes": axes[name], "ns": times(name)} for name in ARGUMENTS},
+    }  # fmt: skip
+    return CostTable(CostFile.model_validate(file), repr(costs), allow_extrapolation=True)
+
+
 @dataclass(frozen=True)
 class Case:
     """One toy experiment; `build` makes what the simulator and the reference read."""
@@ -64,15 +89,16 @@ class Case:
         )
         sizes = toy.shape(self.layers, self.experts).model_dump() | {"top_k": self.k}
         shape = ModelShape(**sizes | {"key_map": self.key_map, "key_sizes": self.key_sizes})
-        inputs = Inputs(trace, shape, self.costs, toy.ToyLink(self.fixed))  # type: ignore[arg-type]
+        link = toy.ToyLink(self.fixed)
+        inputs = Inputs(trace, shape, table(self.costs), link)  # type: ignore[arg-type]
         return toy.config(**dict(self.changes)), inputs
 
 
 HERE = Path(__file__).parent
 PICKY = str(HERE / "caches" / "picky.py")
 GUESS, SOONEST, WANDERER = (str(HERE / "prefetchers" / f"{name}.py") for name in ("guess", "soonest", "wanderer"))
-BY_NUMBER = ("edgemoe", "moe-infinity", "stream-everything")
-"""prefetchers that take keys to be numbered layer by layer, and so cannot serve layers that share keys"""
+BY_A_RULE = ("lru", "fifo", "lfu", "lookahead")
+"""cache policies that the simulator knows how to run as compiled code"""
 FAR_LEVELS = ("step", "queue", "oracle")
 
 
@@ -93,25 +119,27 @@ def cases(draw: st.DrawFn) -> Case:
     decoupled = router == "decoupled"
     k = draw(st.integers(1, min(2, experts)))
     sequences = draw(routes(experts, 1 if decoupled else layers, k))
-    key_map, key_sizes = draw(keys(layers, experts))
+    # Some cases are such that the simulator may run them as compiled code.
+    plain = draw(st.integers(0, 4)) == 0
+    key_map, key_sizes = ((), ()) if plain else draw(keys(layers, experts))
     count = 1 + max(key for row in key_map for key in row) if key_map else layers * experts
     schedule = draw(st.sampled_from(["free", "frozen"]))
     # A frozen schedule knows no cache that a batcher could look at.
     batches = [name for name in shipped("batch", decoupled) if schedule == "free" or name != "cache-aware"]
     changes = {
-        "memory": draw(memory(layers, experts, key_sizes or (1000,) * count, shared=bool(key_map))),
+        "memory": draw(memory(layers, experts, key_sizes or (1000,) * count, shared=bool(key_map), plain=plain)),
         "traffic": draw(traffic(len(sequences))),
         "scheduler": {
             "batch": draw(st.sampled_from(batches)),
             "max_tokens": draw(st.sampled_from([3, 4, 64])),
             "max_requests": draw(st.integers(1, 3)),
         },
-        "cache": draw(cache(decoupled)),
-        "prefetch": draw(prefetch(decoupled, count, shared=bool(key_map))),
+        "cache": draw(cache(decoupled, plain)),
+        "prefetch": "none" if plain else draw(prefetch(decoupled, count)),
         "machine": {
             "chunk_bytes": draw(st.sampled_from([1000, 500, 300, 90, 2000])),
             "copies_in_flight": draw(st.integers(1, 3)),
-            "expert_start": draw(st.sampled_from(["eager", "barrier", "index"])),
+            "expert_start": draw(st.sampled_from(["eager", "barrier"] if plain else ["eager", "barrier", "index"])),
             "router": draw(st.sampled_from(["critical", "side"])),
         },
         "schedule": schedule,
@@ -165,9 +193,9 @@ def keys(draw: st.DrawFn, layers: int, experts: int) -> tuple[tuple[tuple[int, .
 
 
 @st.composite
-def memory(draw: st.DrawFn, layers: int, experts: int, sizes: tuple[int, ...], shared: bool) -> dict[str, Any]:
+def memory(draw: st.DrawFn, layers: int, experts: int, sizes: tuple[int, ...], shared: bool, plain: bool) -> dict[str, Any]:
     found: dict[str, Any] = {"scope": "global" if shared else draw(st.sampled_from(["layer", "global"]))}
-    found["staging"] = draw(st.sampled_from([0, 0, 1, 2, 3]))
+    found["staging"] = 0 if plain else draw(st.sampled_from([0, 0, 1, 2, 3]))
     if draw(st.booleans()):
         return found | {"slots": draw(st.integers(1, experts))}
     # Room for one key to all of them; with staging slots, a key need not fit its pool.
@@ -195,10 +223,11 @@ def traffic(draw: st.DrawFn, sequences: int) -> dict[str, Any]:
 
 
 @st.composite
-def cache(draw: st.DrawFn, decoupled: bool) -> Any:
-    kind = draw(st.sampled_from(["shipped", "picky", "lookahead"]))
+def cache(draw: st.DrawFn, decoupled: bool, plain: bool) -> Any:
+    kind = draw(st.sampled_from(["shipped", "lookahead"] if plain else ["shipped", "shipped", "picky", "lookahead"]))
     if kind == "shipped":
-        return draw(st.sampled_from([name for name in shipped("cache", decoupled) if name != "lookahead"]))
+        names = BY_A_RULE if plain else shipped("cache", decoupled)
+        return draw(st.sampled_from([name for name in names if name != "lookahead"]))
     if kind == "picky":
         return {"name": PICKY, "every": draw(st.integers(1, 4))}
     level = draw(st.sampled_from(FAR_LEVELS if decoupled else ["oracle"]))
@@ -212,12 +241,11 @@ def cache(draw: st.DrawFn, decoupled: bool) -> Any:
 
 
 @st.composite
-def prefetch(draw: st.DrawFn, decoupled: bool, keys: int, shared: bool) -> Any:
-    kind = draw(st.sampled_from(["none", "shipped", "guess", "soonest", "wanderer"]))
+def prefetch(draw: st.DrawFn, decoupled: bool, keys: int) -> Any:
+    kind = draw(st.sampled_from(["none", "shipped", "shipped", "guess", "soonest", "wanderer"]))
     fickle = draw(st.booleans())
     if kind == "shipped":
-        names = shipped("prefetch", decoupled)
-        return draw(st.sampled_from([name for name in names if not (shared and name in BY_NUMBER)]))
+        return draw(st.sampled_from(shipped("prefetch", decoupled)))
     if kind == "guess":
         return {"name": GUESS, "keys": keys, "most": draw(st.integers(1, 4)), "fickle": fickle}
     level = draw(st.sampled_from(FAR_LEVELS if decoupled else ["oracle"]))

@@ -9,36 +9,49 @@ import numpy as np
 
 from moesim.experiment import Experiment
 from moesim.sim import Inputs, simulate
+from moesim.sim.compiled import compiled_steps
 from moesim.sim.engine import PARTS
-from moesim.sim.log import COUNTED, StepLog
+from moesim.sim.log import COUNTED, GIVEN
+from moesim.sim.server import Server
+from moesim.sim.setup import set_up
 from tests.reference.server import Run
 
+WAYS = ("direct", "patterns", "compiled")
+"""in which the simulator can run a case: event by event, repeating what it knows, as compiled code where that fits"""
 TIMES = ("arrival", "visible", "first_token", "finished")
 Flat = dict[str, dict[str, Any]]
 """what is compared, by step or request"""
 
 
-def simulated(config: Experiment, inputs: Inputs, *, direct: bool) -> Flat:
-    """What the simulator says of a run, with its checks on; `direct`: without its shortcuts."""
-    noted: dict[int, list[dict[str, Any]]] = {}
-    logs: list[StepLog] = []
-    add = StepLog.add
+def fitting(config: Experiment, inputs: Inputs) -> bool:
+    """Whether the simulator may run the case as compiled code."""
+    return compiled_steps(config, inputs, set_up(config, inputs, 0), False, True) is not None
 
-    def noting(log: StepLog, step: int, start: int, end: int, work: Any) -> None:
-        add(log, step, start, end, work)
-        if log not in logs:
-            logs.append(log)
-        times = {"start": start, "end": end, "sampled_at": log.setup.engine.sampled_at, "parts": work.parts}
-        spent = dict(zip(PARTS, map(int, log.parts[-1]), strict=True))
-        noted.setdefault(id(log), []).append(times | spent)
 
-    with mock.patch.object(StepLog, "add", noting):
-        result = simulate(config, inputs, 0, check=True, direct=direct)
-    log = logs[-1]  # the one before it, if any, is that of the recording
-    counts = np.diff(np.array(log.counts).reshape(-1, len(COUNTED)), axis=0, prepend=0).tolist()
+def simulated(config: Experiment, inputs: Inputs, way: str) -> Flat:
+    """What the simulator says of a run, with its checks on; `way`: one of WAYS."""
+    servers: list[Server] = []
+    noted: list[dict[str, Any]] = []
+    run_step = Server.run_step
+
+    def noting(server: Server, step: int, work: Any, *rest: Any) -> int:
+        end = run_step(server, step, work, *rest)
+        if server not in servers:  # the one before, if any, made the recording
+            servers.append(server)
+            noted.clear()
+        sampled_at = (server.compiled or server.setup.engine).sampled_at
+        noted.append({"sampled_at": sampled_at, "parts": tuple(map(tuple, work.parts))})
+        return end
+
+    with mock.patch.object(Server, "run_step", noting):
+        result = simulate(config, inputs, 0, check=True, direct=way == "direct", compiled=way == "compiled")
+    log = servers[-1].log
+    counts = np.diff(log.counts, axis=0, prepend=0).tolist()
     flat: Flat = {}
-    for number, (step, counted) in enumerate(zip(noted[id(log)], counts, strict=True)):
-        flat[f"step {number}"] = step | dict(zip(COUNTED, counted, strict=True))
+    for note, row, parts, counted in zip(noted, log.rows.tolist(), log.parts.tolist(), counts, strict=True):
+        given, spent = dict(zip(GIVEN, row, strict=True)), dict(zip(PARTS, parts, strict=True))
+        times = {"start": given["start_ns"], "end": given["end_ns"]}
+        flat[f"step {given['step']}"] = times | note | spent | dict(zip(COUNTED, counted, strict=True))
     times = zip(*(result.requests[f"{name}_ns"].tolist() for name in TIMES), strict=True)
     return flat | _requests(dict(zip(result.requests["request"].tolist(), times, strict=True)))
 
@@ -47,7 +60,8 @@ def referred(run: Run) -> Flat:
     """The same of the reference."""
     flat: Flat = {}
     for number, (parts, done) in enumerate(run.steps):
-        times = {"start": done.start, "end": done.end, "sampled_at": done.sampled_at, "parts": parts}
+        times: dict[str, Any] = {"start": done.start, "end": done.end, "sampled_at": done.sampled_at}
+        times |= {"parts": tuple(map(tuple, parts))}
         flat[f"step {number}"] = times | done.parts | {name: done.counts[name] for name in COUNTED}
     return flat | _requests(run.requests)
 

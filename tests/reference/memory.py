@@ -150,6 +150,7 @@ class Memory:
         place = self.place_of(key, False)
         if place == STAGING:
             if not self._free_slot() and not self._push_out():
+                self.count["demands that wait for a slot"] += 1
                 return place
             self._stage(key)
         else:
@@ -200,7 +201,11 @@ class Memory:
                     break
                 victims.append(victim)
                 lacking -= self.sizes[victim]
-        return victims if lacking <= 0 else None
+        if lacking > 0:
+            return None
+        self.count["several victims at once"] += len(victims) > 1
+        self.count["victims that had run"] += not self.event.has_run.isdisjoint(victims)
+        return victims
 
     def _insert(self, key: int, victims: Iterable[int], prefetched: bool) -> None:
         pool = self.pool(key)

@@ -116,6 +116,7 @@ class Machine:
         self.free = 0
         """the instant from which the host is free; it may lie back, where the host could have done something earlier"""
         self.count = self.memory.count
+        self.steps_formed = 0
         self.counted: Counter[str] = Counter()
         """up to the end of the last step"""
 
@@ -152,7 +153,7 @@ class Machine:
     def _view(self, made: Policy) -> View:
         kind = (made.level, made.unknown)
         if kind not in self.sights:
-            self.sights[kind] = Sight(*kind, self.keys.layers, self.keys.experts, self.keys.count)
+            self.sights[kind] = Sight(*kind, self.keys)
         return self.sights[kind].view
 
     def residency(self) -> Residency:
@@ -185,7 +186,10 @@ class Machine:
                 yield self.clock.after(0, IDLE)
                 if not event.processed and self.link.idle_since is not None:
                     self.count["asked for an idle link"] += 1
+                    begun = self.steps_formed
+                    self.count["asked between steps"] += event is not self.stream.drained
                     yield from self._ask()
+                    self.count["asked across a step's start"] += self.steps_formed > begun
             else:
                 yield event | self.link.fallen_idle.wait()
         yield self.clock.after(0, HOST)
@@ -225,6 +229,7 @@ class Machine:
 
     def begin(self, start: int) -> None:
         """A step is formed; the host may be busy still."""
+        self.steps_formed += 1
         self.stream.begin(start)
 
     def step(self, work: StepWork, start: int) -> Doing:
@@ -270,7 +275,8 @@ class Machine:
         found = self.memory.enter(event)
         self.count["unique_keys"] += len(needs.keys)
         room = self.memory.pools[self.memory.pool(needs.keys[0])][1]
-        self.count["waves"] += sum(self.keys.sizes[key] for key in needs.keys) > room
+        loads = not all(map(self.memory.there, needs.keys))
+        self.count["waves"] += loads and sum(self.keys.sizes[key] for key in needs.keys) > room
         self._classify(needs, found)
         missing = [key for key in needs.keys if not self.memory.there(key)]
         if not missing and self.order != "index":

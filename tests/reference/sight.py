@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from moesim.hardware.keys import Keys
 from moesim.policy import FAR, FAR_VIEWS, NEAR_VIEWS, View
 
 Use = tuple[int, int]
@@ -15,16 +16,16 @@ Use = tuple[int, int]
 class Sight:
     """The view of one level and one assumption about what it does not show."""
 
-    def __init__(self, level: str, unknown: str, layers: int, experts: int, keys: int) -> None:
-        self.level, self.unknown, self.layers = level, unknown, layers
+    def __init__(self, level: str, unknown: str, keys: Keys) -> None:
+        self.level, self.unknown, self.layers = level, unknown, keys.layers
         self.far = level in FAR_VIEWS
-        self.next_uses = np.full(keys, FAR, dtype=np.int64)
+        self.next_uses = np.full(keys.count, FAR, dtype=np.int64)
         self.uses: list[Use] = []
         self.view: View
         if self.far:
-            self.view = FAR_VIEWS[level](layers, experts, self.next_uses)
+            self.view = FAR_VIEWS[level](keys.layers, keys.experts, self.next_uses, keys.table)
         else:
-            self.view = NEAR_VIEWS[level](layers, experts)
+            self.view = NEAR_VIEWS[level](keys.layers, keys.experts, keys.table)
 
     def begin(self, step: int, needed: Sequence[Sequence[int]], beyond: Iterable[Use]) -> None:
         """A step starts that needs the keys `needed` of each layer; `beyond` it, what the level shows or assumes."""

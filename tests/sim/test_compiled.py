@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -26,7 +25,7 @@ from moesim.sim import Inputs, RunResult, simulate
 from moesim.sim import compiled as compiled_module
 from moesim.sim.compiled import compiled_steps
 from moesim.sim.setup import set_up
-from moesim.trace.routing import RoutingTrace, read_routing
+from moesim.trace.routing import read_routing
 from tests.sim import toy
 
 pytest.importorskip("numba", reason="needs the fast extra (numba)")
@@ -222,21 +221,18 @@ def test_shipped_trace(cache: Any, scope: str, schedule: str, inputs: Inputs) ->
     assert_equal(*run_both(configured(cache=cache, memory=memory, schedule=schedule), inputs))
 
 
-def test_a_trace_that_is_read_through_an_index_gives_the_same(inputs: Inputs) -> None:
-    """Requests of other lengths than captured ones are bound to rows here and there; so is this trace, to its own."""
-
-    class Through:
-        """Rows that are not in one array."""
-
-        def __init__(self, base: np.ndarray) -> None:
-            self.base, self.shape = base, base.shape
-
-        def __getitem__(self, key: Any) -> Any:
-            return self.base[key]
-
-    trace: RoutingTrace = replace(inputs.trace, experts=Through(inputs.trace.experts))  # type: ignore[arg-type]
-    config = configured()
-    assert_equal(simulate(config, replace(inputs, trace=trace), 0, compiled=True), simulate(config, inputs, 0))
+@pytest.mark.parametrize("schedule", ["free", "frozen"])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"traffic": {"kind": "all", "requests": 60, "prompt": {"kind": "uniform", "min": 3, "max": 900}}},
+        {"scheduler": {"batch": "cache-aware"}},
+        {"traffic": {"kind": "poisson", "rate": 40, "requests": 300}, "machine": {"router": "side"}},
+    ],
+    ids=["lengths that nobody captured", "a batcher that looks at the cache", "arrivals while steps run"],
+)
+def test_other_servers(changes: dict[str, Any], schedule: str, inputs: Inputs) -> None:
+    assert_equal(*run_both(configured(cache="lfu", schedule=schedule, **changes), inputs))
 
 
 # ---- when they are not used

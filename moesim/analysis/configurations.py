@@ -215,8 +215,12 @@ def best(configurations: Sequence[Configuration], column: str) -> Configuration 
 
 
 def baseline(group: Sequence[Configuration], column: str) -> Configuration | None:
-    """The best policy of level `history` that leaves the model as it is, in either scope."""
-    return best([c for c in group if c.level == "history" and not c.lossy], column)
+    """The best policy of level `history` that leaves the model as it is, in either scope.
+
+    Of presets, where some do otherwise, one that waits for what is missing.
+    """
+    found = [c for c in group if c.level == "history" and not c.lossy]
+    return best([c for c in found if c.value("miss") in (None, "", "wait")] or found, column)
 
 
 def bound(group: Sequence[Configuration], column: str) -> Configuration | None:

@@ -38,14 +38,14 @@ MARKS = (
     "∞: unlimited horizon     scope: one cache for each layer, or a global one, of equal bytes in all",
 )
 MARKS_OF_PRESETS = (
-    MARKS[0],
+    "B baseline: the best of level history that waits for missing experts, at equal bytes, by time",
     MARKS[1],
     "± half of the 95 % interval over replications, of the mean or of the paired difference from B; (in",
     "  parentheses): not shown to differ from B. Not corrected for the number of comparisons",
     "hits: keys of layer events that were there, of an earlier use + first use since a prefetch, in %",
     "GB a token: all that crossed the link, wasted prefetches included     scope: of the cache",
-    "lossy: tokens served by a smaller copy of their expert, or by none, in %; what that does to answers is not",
-    "  known here, and such a row is neither B nor marked as best",
+    "~ lossy: so many tokens were served by a smaller copy of their expert, or by none; what that does to",
+    "  answers is not known here, and such a row is neither B nor marked as best",
 )
 
 
@@ -121,7 +121,7 @@ def _cells(configuration: Configuration, group: Sequence[Configuration], columns
 
 
 def _mark(c: Configuration, group: Sequence[Configuration]) -> str:
-    return "o" if c.level == "oracle" else "B" if c is baseline(group, TIME) else " "
+    return "o" if c.level == "oracle" else "B" if c is baseline(group, TIME) else "~" if c.lossy else " "
 
 
 def _mean_of(column: str, scale: float = 1.0) -> Callable[[Configuration, Sequence[Configuration]], str]:
@@ -203,9 +203,9 @@ LEAGUE = (
     Column(("misses", "vs B, % "), _against_base(MISSES)),
     COLUMNS[4],
     Column(("time", "vs B, % "), _against_base(TIME)),
-    Column(("hits,", "%"), _hits, give_up=1),
-    Column(("GB a", "token"), _moved, give_up=2),
-    Column(("lossy", "%"), _less, give_up=3),
+    Column(("hits,", "%"), _hits, give_up=2),
+    Column(("GB a", "token"), _moved, give_up=3),
+    Column(("lossy,", "%"), _less, give_up=1),
 )
 """columns where presets are compared: misses and time side by side, and what crossed the link; no gap, which is defined
 between caches with one prefetcher"""
@@ -232,4 +232,5 @@ def _bound_rows(group: Sequence[Configuration], columns: Sequence[Column]) -> li
                 cells[COLUMNS[4].heading] = significant(min(c.mean(time) for c in here) / 1e6) + " "
                 shown = list(cells.values())
                 rows.setdefault((name, *shown[3:]), []).append(shown)
-    return [[*same[0][:2], same[0][2] if len(same) == 1 else "", *same[0][3:]] for same in rows.values()]
+    several = len({c.scope for c in group}) > 1
+    return [[*same[0][:2], same[0][2] * (several and len(same) == 1), *same[0][3:]] for same in rows.values()]

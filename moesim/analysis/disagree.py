@@ -47,15 +47,16 @@ def _reversal(ours: Configuration, theirs: Configuration) -> Iterator[Reversal]:
 
 
 def words(group: Sequence[Configuration], most: int = 3) -> list[str]:
-    """A line that says how often it happens in a group of presets, and the plainest cases."""
+    """A line that says how often it happens in a group of presets, and the plainest against each that is beaten so."""
     if not any(c.preset for c in group) or len(group[0].runs) < 2:
         return []
     found = reversals(group)
     others = len(deployable(group))
     lines = [f"fewer misses and more time: {len(found)} of {others * (others - 1) // 2} pairs without an oracle"]
     base = baseline(group, MEASURES["time"])
-    shown = sorted(found, key=lambda r: (r.theirs is not base, -r.size))[:most]
-    for r in shown:
+    ranked = sorted(found, key=lambda r: (r.theirs is not base, -r.size))
+    by_rival = {id(r.theirs): r for r in reversed(ranked)}  # the plainest against each
+    for r in sorted(by_rival.values(), key=ranked.index)[:most]:
         differences = f"misses {_percent(r.misses)}, time {_percent(r.time)}"
         lines.append(f"  {r.ours.policy} against {r.theirs.policy}: {differences}")
     return lines

@@ -46,12 +46,12 @@ def ranking(configurations: Sequence[Configuration], title: str) -> Figure | Non
             _dots(line[1], {y: compare.mean(c.values(TIME) * SCALES[TIME]) for y, c in here.items()}, level, look)
             _dots(line[2], {y: against_baseline(c, group, TIME).scaled(100) for y, c in here.items()}, level, look)
         _frame(line, group, f"{sizes[group[0]]:.3g} {unit}")
-    below = "presets by time per output token, the fastest first, and the misses of each; right of 0 is slower than B"
+    below = "presets by time per output token, the fastest first, and the misses of each; right of 0 is slower than B; ~ lossy"
     return drawing.finish(figure, panels, (title, below), configurations)
 
 
 def _name(c: Configuration) -> str:
-    return f"{c.policy}, {c.scope}"
+    return f"{'~ ' * c.lossy}{c.policy}, {c.scope}"
 
 
 def _dots(panel: Axes, found: dict[int, compare.Interval], level: str, look: dict[str, Any]) -> None:

@@ -17,8 +17,8 @@ class CpuWhenCheaper(MissPolicy):
     that come first; without it a cache stays as empty as it is while the CPU is cheaper.
     """
 
-    source = "Fiddler (2402.07033) and its code"
-    cost = "O(n log n)"
+    source = "Fiddler (2402.07033), its code and the comment in it"
+    cost = "O(k log k)"
     uses_cpu = True
 
     def __init__(self, rule: str = "sum", fill: bool = True) -> None:

@@ -18,8 +18,8 @@ class SmallerCopy(MissPolicy):
     2308.14352), which are sizes of keys (`key_sizes` of the shape).
     """
 
-    source = "HOBBIT (2411.01433) 3.2; QMoE (2310.16795)"
-    cost = "O(n)"
+    source = "HOBBIT (2411.01433); QMoE (2310.16795)"
+    cost = "O(k)"
 
     def __init__(
         self, ratio: float = 0.25, t1: float | None = 0.6, t2: float = 1.0, unpack_ns: float = 0.0

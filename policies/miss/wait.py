@@ -10,7 +10,7 @@ class Wait(MissPolicy):
     """Every missing expert is copied, and waited for."""
 
     source = "the null policy"
-    cost = "O(n)"
+    cost = "O(1)"
 
     def decide(self, missing: Sequence[Missing]) -> Sequence[Handling]:
         return [Handling.WAIT] * len(missing)

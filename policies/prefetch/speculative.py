@@ -16,8 +16,8 @@ class Speculative(PrefetchPolicy):
     link carries beside a layer's compute. HOBBIT (arXiv 2411.01433): distance up to 3.
     """
 
-    source = "Mixtral-offloading (2312.17238) 3.2; HOBBIT (2411.01433) 3.3; AdapMoE (2408.10284)"
-    cost = "O(tokens * k + n log n)"
+    source = "Mixtral-offloading (2312.17238) 3.2; Fate (2502.12224); AdapMoE (2408.10284)"
+    cost = "O(tokens * places)"
     level = "predicted"
     view: PredictedView
 

@@ -75,7 +75,7 @@ def test_a_full_collection_replaces_what_is_most_alike() -> None:
     assert [maps.counts(number).tolist() for number in range(2)] == [[1, 1, 0, 0, 0, 0], [0, 0, 1, 1, 1, 0]]
 
 
-@pytest.mark.parametrize("kind", ["cache", "prefetch", "batch"])
+@pytest.mark.parametrize("kind", ["cache", "prefetch", "miss", "batch"])
 def test_every_policy_says_what_it_is(kind: str) -> None:
     """One line for `moesim policies`, where the rule comes from, and what a decision costs."""
     for name in names(kind):

@@ -99,6 +99,16 @@ def test_predictions_are_shown_from_the_gate_on_and_those_of_the_running_tokens_
     ]  # fmt: skip
 
 
+def test_predictions_of_requests_that_are_longer_than_their_sequences(watched: list[Any]) -> None:
+    """Routing is borrowed, and so are the predictions that go with it: outputs 2 and 3 repeat the captured ones."""
+    made = trace(
+        [([[0, 0]], [[0, 0], [0, 0]])], layers=2, router="layerwise", predicted=guessing([1], [2], [3])
+    )
+    traffic = {"kind": "all", "requests": 1, "longer": "recycle", "output": {"kind": "fixed", "tokens": 5}}
+    run(made, layers=2, router="layerwise", prefetch="watching", traffic=traffic)
+    assert [shown for _, layer, shown in watched if layer == 0] == [[(key, 1)] for key in (5, 6, 7, 6, 7)]
+
+
 def test_what_is_shown_does_not_reach_the_trace() -> None:
     guesses = guessing([1], [2], [3])
     made = trace([([[0, 0], [0, 0]], [[0, 0]])], layers=2, router="layerwise", predicted=guesses)

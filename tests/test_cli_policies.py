@@ -168,3 +168,12 @@ def test_check_refuses(words: list[str], says: str) -> None:
 def test_help_imports_nothing_heavy() -> None:
     assert not {"numpy", "pydantic", "yaml", "simpy", "moesim.check"} & imported_by("import moesim.commands.policies")
     assert call("--help").exit_code == call("check", "--help").exit_code == 0
+
+
+@pytest.mark.parametrize("words", [[], ["--kind", "preset"]])
+def test_the_page_has_the_list_as_it_is(words: list[str]) -> None:
+    """`moesim policies --markdown` prints what to put there."""
+    page = (Path(__file__).parent.parent / "docs" / "policies.md").read_text()
+    command = " ".join(["moesim policies --markdown", *words])
+    start, end = f"<!-- from here: {command} -->\n\n", "\n<!-- to here -->"
+    assert page.split(start)[1].split(end)[0] == call("--markdown", *words).stdout

@@ -29,6 +29,7 @@ def policies(
     context: typer.Context,
     kind: Annotated[str, typer.Option(help="Only cache, prefetch, batch, miss or preset.")] = "",
     as_json: JSON = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="As in docs/policies.md; --kind preset: presets.")] = False,
 ) -> None:
     """List policies and presets: what each may know, what a decision costs, where its rule comes from, what it does."""
     if context.invoked_subcommand is not None:
@@ -44,6 +45,8 @@ def policies(
         presets = _presets() if kind in ("", PRESET) else []
     if as_json:
         print(dump({"policies": [entry.document() for entry in found], "presets": [p.document() for p in presets]}))
+    elif markdown:
+        print(_markdown(found, presets if kind == PRESET else []))
     else:
         _list(found, presets)
     for problem in problems:  # one broken package does not hide all other policies
@@ -215,6 +218,24 @@ def _table(title: str, heads: tuple[str, ...], rows: Sequence[tuple[str, ...]]) 
     for *plain, about, source in rows:
         table.add_row(*(Text(cell) for cell in plain), Text.assemble(about, "\n", (source, "dim")))
     return table
+
+
+def _markdown(found: list[Entry], presets: list[Preset]) -> str:
+    """Tables of policies by kind, or sections of presets."""
+    lines: list[str] = []
+    for kind in dict.fromkeys(entry.kind for entry in found):
+        heads = ("name", "level", "a decision costs", "what it does", "source")
+        lines += [f"### {kind}", "", f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+        for e in (entry for entry in found if entry.kind == kind):
+            cells = (f"`{e.name}`", ", ".join(e.levels), e.cost, e.about, e.source)
+            lines.append(f"| {' | '.join(cell.replace('|', '&#124;') for cell in cells)} |")
+        lines.append("")
+    for preset in presets:
+        texts = {"Represents": preset.represents, "Leaves out": preset.leaves_out, "Source": preset.source}
+        lines += [f"### {preset.name}", "", f"`{' + '.join(settings_words(preset))}`", ""]
+        lines += [f"* {head}: {text}" for head, text in texts.items()]
+        lines.append("")
+    return "\n".join(lines).rstrip()
 
 
 def settings_words(preset: Preset) -> list[str]:

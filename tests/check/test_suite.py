@@ -179,3 +179,40 @@ def test_undocumented_is_a_failure(tmp_path: Path) -> None:
 def test_what_is_not_there_is_bad_input(kind: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=f"unknown {kind} policy 'nobody'"):
         list(outcomes(kind, PolicySpec(name="nobody")))
+
+
+MISS = '''@register("mine")
+class Mine(MissPolicy):
+    """Answers something."""
+
+    source, cost = "ours", "O(n)"
+    turn = 0
+
+    def decide(self, missing):
+        self.turn += 1
+        return {answer}
+'''
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        ("[Handling.WAIT] * len(missing)", ""),
+        ("[Handling.SKIP] * len(missing)", ""),
+        ("[]", "one answer for each key is the rule"),
+        ("['wait'] * len(missing)", "answers are Handling"),
+        ("[Handling.CPU] * len(missing)", "must say so with uses_cpu = True"),
+        ("[Handling.SMALL] * len(missing)", "must have a small_ratio"),
+        ("[Handling.SKIP if self.turn % 2 else Handling.WAIT] * len(missing)", "asked twice"),
+    ],
+)
+def test_a_miss_policy_that_breaks_a_rule_is_found(tmp_path: Path, answer: str, says: str) -> None:
+    text = "from moesim.policy import Handling, MissPolicy\n" + MISS.format(answer=answer)
+    texts = list(failed(run(tmp_path, "miss", text)).values())
+    assert texts and all(says in text for text in texts) if says else not texts
+
+
+def test_a_miss_policy_that_knows_too_much_is_found(tmp_path: Path) -> None:
+    answer = "[(Handling.WAIT, Handling.SKIP)[tokens_still_to_come(None) % 2]] * len(missing)"
+    text = "from moesim.policy import Handling, MissPolicy\n" + MISS.format(answer=answer)
+    assert "knows no more than 'layer' shows (layerwise router)" in failed(run(tmp_path, "miss", text))

@@ -46,7 +46,7 @@ def ranking(configurations: Sequence[Configuration], title: str) -> Figure | Non
             _dots(line[1], {y: compare.mean(c.values(TIME) * SCALES[TIME]) for y, c in here.items()}, level, look)
             _dots(line[2], {y: against_baseline(c, group, TIME).scaled(100) for y, c in here.items()}, level, look)
         _frame(line, group, f"{sizes[group[0]]:.3g} {unit}")
-    below = "presets by time per output token, the fastest first, and the misses of each; right of 0 is slower than B; ~ lossy"
+    below = "presets by time per output token, the fastest first, and their misses; right of 0: slower than B; ~: lossy"
     return drawing.finish(figure, panels, (title, below), configurations)
 
 

@@ -27,7 +27,7 @@ class CarefulMiss(MissPolicy):
 
     def decide(self, missing: Sequence[Missing]) -> Sequence[Handling]:
         found = self._decide(missing)
-        require(self._decide(missing) == found, self.calls, f"asked twice, it answers {_words(found)} and then otherwise")
+        require(self._decide(missing) == found, self.calls, f"asked twice, it answers {_words(found)}, then otherwise")
         self.answers += len(found)
         return found
 

@@ -29,7 +29,7 @@ def policies(
     context: typer.Context,
     kind: Annotated[str, typer.Option(help="Only cache, prefetch, batch, miss or preset.")] = "",
     as_json: JSON = False,
-    markdown: Annotated[bool, typer.Option("--markdown", help="As in docs/policies.md; --kind preset: presets.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="As in docs/policies.md.")] = False,
 ) -> None:
     """List policies and presets: what each may know, what a decision costs, where its rule comes from, what it does."""
     if context.invoked_subcommand is not None:

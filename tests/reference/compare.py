@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 from unittest import mock
 
@@ -52,8 +53,8 @@ def simulated(config: Experiment, inputs: Inputs, way: str) -> Flat:
         given, spent = dict(zip(GIVEN, row, strict=True)), dict(zip(PARTS, parts, strict=True))
         times = {"start": given["start_ns"], "end": given["end_ns"]}
         flat[f"step {given['step']}"] = times | note | spent | dict(zip(COUNTED, counted, strict=True))
-    times = zip(*(result.requests[f"{name}_ns"].tolist() for name in TIMES), strict=True)
-    return flat | _requests(dict(zip(result.requests["request"].tolist(), times, strict=True)))
+    columns = zip(*(result.requests[f"{name}_ns"].tolist() for name in TIMES), strict=True)
+    return flat | _requests(dict(zip(result.requests["request"].tolist(), columns, strict=True)))
 
 
 def referred(run: Run) -> Flat:
@@ -66,7 +67,7 @@ def referred(run: Run) -> Flat:
     return flat | _requests(run.requests)
 
 
-def _requests(times: dict[int, tuple[int, ...]]) -> Flat:
+def _requests(times: Mapping[int, tuple[int, ...]]) -> Flat:
     return {f"request {number}": dict(zip(TIMES, times[number], strict=True)) for number in sorted(times)}
 
 

@@ -10,32 +10,32 @@ from tests.reference.server import Run
 
 REQUIRED = {
     # the link
-    "promotions": 60, "late without promotion": 60, "planned and demanded": 60, "landed before its demand": 4,
-    "prefetch_cancelled": 15, "cancelled in flight": 12, "wasted_bytes": 60, "prefetch_dropped": 80,
-    "promoted chunks behind a demand that waits": 4, "prefetched chunks behind a demand that waits": 6,
-    "chunks with a rest": 60, "several copies in flight": 150, "demands that wait for room": 60,
+    "promotions": 130, "late without promotion": 165, "planned and demanded": 130, "landed before its demand": 10,
+    "prefetch_cancelled": 40, "cancelled in flight": 35, "wasted_bytes": 95, "prefetch_dropped": 120,
+    "promoted chunks behind a demand that waits": 10, "prefetched chunks behind a demand that waits": 10,
+    "chunks with a rest": 365, "several copies in flight": 295, "demands that wait for room": 145,
     # the cache
-    "evictions": 200, "victims that had run": 40, "several victims at once": 15, "bypasses": 30, "too large": 15,
-    "pushed out of staging": 6, "demands that wait for a slot": 4, "waves run": 40, "waves": 40,
-    "pushed out before its turn": 6, "reloads": 6, "index": 80, "barrier": 100, "eager": 100,
-    "unequal sizes": 120, "shared keys": 40, "staging": 60, "global": 150, "layer": 150,
+    "evictions": 320, "victims that had run": 160, "several victims at once": 65, "bypasses": 95, "too large": 40,
+    "pushed out of staging": 10, "demands that wait for a slot": 20, "waves run": 70, "waves": 175,
+    "pushed out before its turn": 20, "reloads": 20, "index": 125, "barrier": 165, "eager": 155,
+    "unequal sizes": 205, "shared keys": 90, "staging": 250, "global": 295, "layer": 150,
     # classes
-    "late_keys_prefill": 60, "late_keys_decode": 25, "prefetch_keys_prefill": 50, "prefetch_keys_decode": 25,
-    "miss_keys_decode": 100, "late_stall": 40, "miss_stall": 200,
+    "late_keys_prefill": 240, "late_keys_decode": 120, "prefetch_keys_prefill": 130, "prefetch_keys_decode": 80,
+    "miss_keys_decode": 230, "late_stall": 240, "miss_stall": 395,
     # the prefetcher
-    "asked for an idle link": 80, "asked across a step's start": 4, "asked between steps": 4,
-    "fickle": 25, "guess.py": 40, "soonest.py": 40, "wanderer.py": 40,
+    "asked for an idle link": 155, "asked across a step's start": 10, "asked between steps": 35,
+    "fickle": 110, "guess.py": 120, "soonest.py": 60, "wanderer.py": 70,
     # the host and the server
-    "launch": 150, "sync": 150, "copy_submit": 150, "decision": 150, "decoupled": 150, "layerwise": 100,
-    "side": 80, "critical": 80, "free": 200, "frozen": 150, "closed": 60, "all": 60, "poisson": 50, "gamma": 40,
-    "prompts in parts": 15, "prefill and decode together": 40, "waiting between steps": 40, "two experts a token": 100,
-    "bound lengths": 40,
+    "launch": 290, "sync": 290, "copy_submit": 295, "decision": 300, "decoupled": 225, "layerwise": 220,
+    "side": 105, "critical": 115, "free": 220, "frozen": 225, "closed": 110, "all": 110, "poisson": 115, "gamma": 105,
+    "prompts in parts": 195, "prefill and decode together": 70, "waiting between steps": 105,
+    "two experts a token": 185, "bound lengths": 125,
     # policies
-    "history": 100, "step": 40, "queue": 40, "oracle": 60, "persist": 25, "picky.py": 40, "lookahead": 80,
-    "compiled": 60,
+    "history": 50, "step": 50, "queue": 35, "oracle": 160, "persist": 20, "picky.py": 100, "lookahead": 130,
+    "compiled": 70,
 }  # fmt: skip
-"""in how many of 600 cases something must have occurred, at least"""
-PER = 600
+"""in how many of 900 cases something must have occurred, at least: about half of what was seen"""
+PER = 900
 
 
 def occurred(case: Case, run: Run, compiled: bool) -> set[str]:
@@ -56,7 +56,7 @@ def _of_the_case(case: Case) -> Iterator[str]:
     sizes = set(case.key_sizes) or {1000}
     traits = {
         "unequal sizes": len(sizes) > 1,
-        "shared keys": len({key for row in case.key_map for key in row}) < case.layers * case.experts * bool(case.key_map),
+        "shared keys": len({key for row in case.key_map for key in row}) < sum(map(len, case.key_map)),
         "staging": memory["staging"] > 0,
         "two experts a token": case.k > 1,
         "chunks with a rest": any(size % machine["chunk_bytes"] for size in sizes),
@@ -64,6 +64,7 @@ def _of_the_case(case: Case) -> Iterator[str]:
         "bound lengths": "prompt" in traffic or "output" in traffic,
     }
     yield from (name for name, there in traits.items() if there)
+    yield from _policy("batch", changes["scheduler"]["batch"])
     yield from _policy("cache", changes["cache"])
     yield from _policy("prefetch", changes["prefetch"])
 

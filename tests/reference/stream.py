@@ -10,7 +10,7 @@ from tests.reference.clock import KERNEL_END, Clock, Doing
 from tests.reference.link import Link
 from tests.reference.memory import Event, Memory
 
-PARTS = ("attention", "rest", "gate", "router", "experts", "host", "miss_stall", "late_stall")
+PARTS = ("attention", "rest", "gate", "router", "experts", "host", "miss_stall", "late_stall", "cpu_stall")
 
 
 @dataclass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from importlib.util import find_spec
 
 from hypothesis import HealthCheck, assume, given, settings
 
@@ -15,7 +16,7 @@ from tests.reference.coverage import PER, REQUIRED, occurred
 from tests.reference.server import serve
 
 CASES = int(os.environ.get("MOESIM_REFERENCE_CASES", "900"))
-"""more of them: MOESIM_REFERENCE_CASES=20000 pytest tests/reference"""
+"""more of them: MOESIM_REFERENCE_CASES=20000 pytest tests/reference/test_agreement.py"""
 
 
 def test_simulator_and_reference_agree() -> None:
@@ -39,9 +40,14 @@ def test_simulator_and_reference_agree() -> None:
 
     agree()
     assert seen["cases"] > 0.95 * CASES
-    rare = {name: (seen[name], most) for name, n in REQUIRED.items() if seen[name] < (most := n * min(CASES, PER) // PER)}
+    least = {name: number * min(CASES, PER) // PER for name, number in REQUIRED.items()}
+    if find_spec("numba") is None:
+        del least["compiled"]  # needs the fast extra
+    rare = {name: (seen[name], number) for name, number in least.items() if seen[name] < number}
     assert not rare, f"of {seen['cases']} cases too few had (number, least): {rare}"
     if CASES >= PER:
-        missing = [f"{kind} {name}" for kind in ("cache", "prefetch") for name in policy.names(kind)]
+        kinds = ("batch", "cache", "prefetch")
+        # Predictions of later layers are not in the reference; tests/sim/test_predictions.py has them by hand.
+        missing = [f"{kind} {name}" for kind in kinds for name in policy.names(kind) if name != "speculative"]
         missing = [name for name in missing if not seen[name]]
         assert not missing, f"no case had {missing}"

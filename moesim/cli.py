@@ -6,11 +6,11 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from moesim.commands import cache, trace
+from moesim.commands import cache, policies, trace
 from moesim.commands.terminal import JSON, bad_input, dump
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ app = typer.Typer(
 )
 trace_app = typer.Typer(help="Routing traces.", no_args_is_help=True)
 app.add_typer(trace_app, name="trace")
+app.add_typer(policies.app, name="policies")
 
 READABLE = 60  # lines of a table that a person reads at once
 
@@ -172,33 +173,6 @@ def info(
         print(dump({"traces": [{"file": file} | described for file, described in found.items()]}))
     else:
         print("\n\n".join(f"{file}\n{render(described)}" for file, described in found.items()))
-
-
-@app.command()
-def policies(as_json: JSON = False) -> None:
-    """The policies that are found by name: kind, name, information level, and what each does."""
-    from moesim import policy
-
-    rows = []
-    with bad_input():
-        for kind in policy.KINDS:
-            for name in policy.names(kind):
-                cls = policy.find(kind, name)
-                about = (cls.__doc__ or "").strip().split("\n\n")[0]
-                rows.append({"kind": kind, "name": name, "level": level(cls), "about": " ".join(about.split())})
-    if as_json:
-        print(dump({"policies": rows}))
-        return
-    for row in rows:
-        print(f"{row['kind']:9} {row['name']:20} {row['level']:9} {row['about']}")
-
-
-def level(cls: Any) -> str:
-    """The level that a policy has unless its parameters say otherwise."""
-    try:
-        return cls().level
-    except TypeError:  # it has parameters without a default
-        return cls.level
 
 
 @app.command()

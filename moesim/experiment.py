@@ -335,6 +335,12 @@ class Experiment(Frozen):
         PolicySpec(name="wait"), description="miss policy: what becomes of experts that are not there"
     )
     machine: Machine = Field(default_factory=Machine, description="how experts are started and copied")
+    preset: str | None = Field(
+        None,
+        min_length=1,
+        description="policies of a published system, under all that is said here: a shipped name, a path, {name: ..., "
+        "and changes}, or a part of an experiment",
+    )
     schedule: Literal["free", "frozen"] = Field(
         "free", description="free: the server as it runs; frozen: every policy replays the same recorded steps"
     )
@@ -350,6 +356,12 @@ class Experiment(Frozen):
         if text := warmup_rule(self.steps, self.warmup_steps):
             raise broken(text)
         return self
+
+
+def specs_of(config: Experiment) -> dict[str, PolicySpec]:
+    """The policies of a point, by kind."""
+    named = {"cache": config.cache, "prefetch": config.prefetch, "miss": config.miss}
+    return named | {"batch": config.scheduler.batch}
 
 
 class RunConfig(Experiment):

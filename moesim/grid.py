@@ -25,6 +25,7 @@ SINGLE: set[Path] = {("name",), ("question",)}  # a list here is a mistake, not 
 POLICIES: set[Path] = {("cache",), ("prefetch",), ("miss",), ("scheduler", "batch")}
 WHOLE: dict[Path, str] = dict.fromkeys(POLICIES, "name") | {
     ("trace",): "synthetic",
+    ("preset",): "name",
     ("traffic", "prompt"): "kind",
     ("traffic", "output"): "kind",
     ("traffic", "arrivals"): "file",

@@ -28,7 +28,7 @@ DEPENDS = ("numpy", "simpy")
 def run_key(run: Run) -> str:
     """Digest of all that decides a run's result: configuration, inputs, replication, and the code."""
     config = run.config.experiment()
-    for free in ("name", "question"):  # replications divide the captured sequences, so their number counts
+    for free in ("name", "question", "preset"):  # replications divide the captured sequences, so their number counts
         config.pop(free, None)
     parts = [config, run.replication, inputs.digests(inputs.load(run.sources)), code_digest()]
     parts += [_file_digest(Path(name)) for name in policy_files(run)]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from moesim import grid, inputs
+from moesim import grid, inputs, presets
 from moesim.document import Node, from_plain, read_document
 from moesim.errors import InputError, Problem, unknown
 from moesim.experiment import (
@@ -95,8 +95,10 @@ def make_plan(root: Node, source: str, base: str, override: Node | None = None) 
     broken: list[Problem] = []
     problems: dict[Problem, None] = {}
     configs = []
-    for tree, labels in grid.points(root, override, broken):
-        found = list(_problems(tree, base))
+    for point, labels in grid.points(root, override, broken):
+        found: list[Problem] = []
+        tree = presets.laid_under(point, base, found)
+        found += _problems(tree, base)
         config = None if found else RunConfig.model_validate({**tree.plain(), "labels": labels})
         found += _problems_in_use(tree, config, base)
         problems.update(dict.fromkeys(found))
@@ -116,7 +118,7 @@ def _problems_in_use(tree: Node, config: RunConfig | None, base: str) -> Iterato
     """What shows only when names are looked up, files are read and all of it is put together."""
     values = tree.plain()
     for kind, path in POLICIES.items():
-        for text in _policy_texts(kind, json.dumps(_at(values, path), default=str), base):
+        for text in _policy_texts(kind, json.dumps(_at(values, path), default=str), base, _edited(values, path, base)):
             yield _node(tree, path).problem(text)
     sources = Sources.of_plain(values, base)
     unread = inputs.problems_of(sources)
@@ -134,7 +136,7 @@ def _simulator_problems(config: RunConfig, loaded: Inputs) -> Iterable[Problem]:
 
 
 @lru_cache(maxsize=4096)
-def _policy_texts(kind: str, spec: str, base: str) -> tuple[str, ...]:
+def _policy_texts(kind: str, spec: str, base: str, edited: int) -> tuple[str, ...]:
     from moesim import policy
 
     value = json.loads(spec)
@@ -145,6 +147,18 @@ def _policy_texts(kind: str, spec: str, base: str) -> tuple[str, ...]:
     except ValidationError:
         return ()  # its shape is wrong, and that is reported already
     return tuple(str(problem) for problem in policy.check(kind, parsed, base))
+
+
+def _edited(values: Any, path: tuple[str, ...], base: str) -> int:
+    """When the policy's file was changed last, so that one that was mended is looked at again; 0 where it has none."""
+    spec = _at(values, path)
+    name = spec.get("name") if isinstance(spec, dict) else spec
+    if not isinstance(name, str) or not name.endswith(".py"):
+        return 0
+    try:
+        return Path(base, name).stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 def _at(values: Any, path: tuple[str, ...]) -> Any:

@@ -18,6 +18,12 @@ POLICY: dict[str, Any] = {
         },
     ]
 }
+PRESET: dict[str, Any] = {
+    "anyOf": [
+        {"type": ["string", "null"], "minLength": 1},
+        {"type": "object", "additionalProperties": {"$ref": "#/$defs/Axis"}},
+    ]
+}
 
 SHORT: dict[str, dict[str, Any]] = {
     "Lengths": {"type": "integer", "minimum": 1},
@@ -42,6 +48,7 @@ def experiment_schema() -> dict[str, Any]:
         "description": "named partial experiments, each merged into the rest of the file: the slowest axis",
         "additionalProperties": case,
     }
+    schema["properties"]["preset"] = _axis(PRESET | {"description": schema["properties"]["preset"]["description"]})
     definitions |= {"PolicySpec": POLICY, "Axis": {}}
     for name, short in SHORT.items():
         definitions[name] = {"anyOf": [short, definitions[name]]}

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from moesim import inputs
 from moesim.document import from_plain
-from moesim.experiment import PolicySpec
+from moesim.experiment import PolicySpec, specs_of
 from moesim.grid import CASE, POLICIES, text
+from moesim.policy.base import LEVELS
+from moesim.presets import PRESET
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,7 +23,10 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 SPELT = ("level", "horizon", "unknown")  # parameters of a cache policy that have a column of their own
-TEXT = ("case", "cache", "level", "horizon", "unknown", "prefetch", "miss", "batch", "scope", "schedule", "oracle")
+TEXT = (
+    *("case", "preset", "cache", "level", "horizon", "unknown", "prefetch", "miss", "batch"),
+    *("scope", "schedule", "oracle"),
+)
 FIRST = ("run", "case", "replication")
 UNLIMITED = "unlimited"
 
@@ -32,7 +37,8 @@ def rows(runs: Sequence[Run], results: Sequence[RunResult]) -> list[Row]:
     An axis has its dotted path as column, with `.label` behind it where there is a column of that name. An axis of
     policies or of their parameters has one only where its labels are names of the user's own.
     """
-    known = [_known(run, result) for run, result in zip(runs, results, strict=True)]
+    named = any(preset_of(run) for run in runs)
+    known = [_known(run, result, named) for run, result in zip(runs, results, strict=True)]
     axes = [_axes(run, row) for run, row in zip(runs, known, strict=True)]
     columns = [*FIRST, *_union(axes), *(c for c in _union(known) if c not in FIRST)]
     return [{c: (row | more).get(c, "") for c in columns} for row, more in zip(known, axes, strict=True)]
@@ -42,11 +48,16 @@ def _union(rows: Iterable[Row]) -> list[str]:
     return list(dict.fromkeys(column for row in rows for column in row))
 
 
-def _known(run: Run, result: RunResult) -> Row:
+def preset_of(run: Run) -> str:
+    """What its preset is called: the label of its axis, or its own name; blank where it has none."""
+    return run.config.labels.get(PRESET, run.config.preset or "")
+
+
+def _known(run: Run, result: RunResult, named: bool) -> Row:
     from moesim.analysis.metrics import summarize
 
     labels = dict(result.labels)
-    known = {**_identity(run), "oracle": labels.pop("oracle", ""), **result.counters}
+    known = {**_identity(run, named), "oracle": labels.pop("oracle", ""), **result.counters}
     known |= summarize(result.counters, result.requests)
     return known | {f"label_{name}": text for name, text in labels.items()}
 
@@ -55,7 +66,7 @@ def _axes(run: Run, known: Mapping[str, Any]) -> Row:
     return {
         f"{axis}.label" if axis in known else axis: label
         for axis, label in run.config.labels.items()
-        if axis != CASE and not _is_resolved(axis, label, run.config.experiment())
+        if axis not in (CASE, PRESET) and not _is_resolved(axis, label, run.config.experiment())
     }
 
 
@@ -67,14 +78,19 @@ def _is_resolved(axis: str, label: str, values: Any) -> bool:
     return (path in POLICIES or path[:-1] in POLICIES or axis == "schedule") and label == text(from_plain(values))
 
 
-def _identity(run: Run) -> Row:
+def _identity(run: Run, named: bool) -> Row:
     config, memory = run.config, run.config.memory
     total, slots = size(run)
+    cache = _cache(config.cache, run.sources.base)
+    preset = {PRESET: preset_of(run)} if named else {}
+    if preset.get(PRESET):
+        cache["level"] = max((cache["level"], *_levels_beside(run)), key=LEVELS.index)
     return {
         "run": run.index,
         "case": config.labels.get("case", ""),
         "replication": run.replication,
-        **_cache(config.cache, run.sources.base),
+        **preset,
+        **cache,
         "prefetch": words(config.prefetch),
         "miss": words(config.miss),
         "batch": words(config.scheduler.batch),
@@ -97,6 +113,15 @@ def _cache(spec: PolicySpec, base: str) -> Row:
         "horizon": UNLIMITED if horizon is None else str(horizon),
         "unknown": made.unknown if made.level not in ("history", "layer", "oracle") else "",
     }
+
+
+def _levels_beside(run: Run) -> list[str]:
+    """Levels of the policies beside the cache's. What a miss policy sees of the present layer is no foresight."""
+    from moesim import policy
+
+    specs = {kind: spec for kind, spec in specs_of(run.config).items() if kind != "cache"}
+    found = {kind: policy.make(kind, spec, run.sources.base).level for kind, spec in specs.items()}
+    return [level for kind, level in found.items() if (kind, level) != ("miss", "layer")]
 
 
 def words(spec: PolicySpec) -> str:

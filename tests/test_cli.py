@@ -9,7 +9,6 @@ import pytest
 from typer.testing import CliRunner, Result
 
 import moesim
-from moesim import policy
 from moesim.cli import app
 from moesim.files import shipped
 from moesim.trace.routing import write_routing
@@ -136,15 +135,6 @@ def test_trace_info(tmp_path: Path) -> None:
     assert (described["tokens"], described["experts"]) == (24, 4)
     missing = call("trace", "info", tmp_path / "gone", tmp_path / "t.parquet", tmp_path / "lost")
     assert (missing.exit_code, missing.stdout, len(missing.stderr.splitlines())) == (2, "", 3)
-
-
-def test_policies_are_listed_with_their_level() -> None:
-    rows = json.loads(call("policies", "--json").stdout)["policies"]
-    named = {(row["kind"], row["name"]): row for row in rows}
-    assert named["cache", "lru"]["level"] == "history"
-    assert {name for kind, name in named if kind == "cache"} == set(policy.names("cache"))
-    assert all(row["about"] for row in rows)
-    assert len(call("policies").stdout.splitlines()) == len(rows)
 
 
 def test_schema_knows_every_key() -> None:

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from moesim import policy
+from moesim.check.toy import run
 from moesim.experiment import PolicySpec
 from moesim.files import shipped
-from tests.sim.toy import run
 
 README = Path(__file__).parents[1] / "README.md"
 

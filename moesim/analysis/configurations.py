@@ -17,10 +17,14 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FIRST_COUNTER = "steps"
+CASE = "case"
 POLICY = ("cache", "level", "horizon", "unknown", "scope", "oracle")
+PRESET = "preset"
+BESIDE = ("prefetch", "batch", "miss")  # policies beside the cache's
 PER_RUN = ("run", "replication")
 UNLIMITED = "unlimited"
 SIZE = ("bytes", "slots")
+TIME = "ns_per_output_token"
 LABELS = ("routing", "costs", "link", "kv")
 
 
@@ -37,12 +41,18 @@ class Configuration:
     scope: str
     oracle: str
     options: tuple[str, ...]
+    preset: str
     runs: pd.DataFrame = field(repr=False)
     loaded: dict[str, np.ndarray] = field(default_factory=dict, repr=False)  # columns that were asked for
 
     @property
     def policy(self) -> str:
-        """Name, level where it says something, horizon and the other options, e.g. `lookahead queue 64 persist`."""
+        """Name, level where it says something, horizon and the other options, e.g. `lookahead queue 64 persist`.
+
+        Of a preset its name alone.
+        """
+        if self.preset:
+            return self.preset
         level = "" if self.level == "history" else self.level
         return " ".join(filter(None, (self.cache, level, horizon_text(self.horizon), *self.options)))
 
@@ -50,6 +60,11 @@ class Configuration:
     def is_bound(self) -> bool:
         """Whether it is the oracle that gaps are measured by: everything is known, as far ahead as there is."""
         return self.level == "oracle" and self.horizon == math.inf
+
+    @property
+    def lossy(self) -> bool:
+        """Whether some tokens got a smaller copy of an expert, or none: the answers are not the model's own."""
+        return self.mean("degraded_tokens") > 0
 
     @property
     def case(self) -> str:
@@ -80,8 +95,8 @@ def summary_of(results: Any) -> pd.DataFrame:
 
 def read(summary: pd.DataFrame) -> list[Configuration]:
     """The configurations in the order of the file."""
-    keys = identity(summary)
-    return [_configuration(runs, keys) for _, runs in summary.groupby(keys, sort=False, dropna=False)]
+    keys, decided = identity(summary), _decided(summary)
+    return [_configuration(runs, keys, decided) for _, runs in summary.groupby(keys, sort=False, dropna=False)]
 
 
 def identity(summary: pd.DataFrame) -> list[str]:
@@ -91,9 +106,19 @@ def identity(summary: pd.DataFrame) -> list[str]:
     return [column for column in columns[:end] if column not in PER_RUN]
 
 
-def _configuration(runs: pd.DataFrame, keys: list[str]) -> Configuration:
+def _decided(summary: pd.DataFrame) -> tuple[str, ...]:
+    """Columns that presets decide, so that they need not agree: the preset, and policies that go with it alone."""
+    if PRESET not in summary:
+        return ()
+    point = [column for column in (CASE, PRESET) if column in summary]
+    found = [column for column in BESIDE if column in summary]
+    counts = summary.groupby(point, dropna=False)[found].nunique(dropna=False).max()
+    return (PRESET, *(column for column in found if counts[column] == 1))
+
+
+def _configuration(runs: pd.DataFrame, keys: list[str], decided: Sequence[str]) -> Configuration:
     row = {key: text(runs[key].iloc[0]) for key in keys}
-    group = tuple((key, row[key]) for key in keys if _compares(key, row))
+    group = tuple((key, row[key]) for key in keys if key not in decided and _compares(key, row))
     return Configuration(
         group=group,
         cache=row["cache"],
@@ -103,6 +128,7 @@ def _configuration(runs: pd.DataFrame, keys: list[str]) -> Configuration:
         scope=row.get("scope", ""),
         oracle=row.get("oracle", ""),
         options=tuple(filter(None, [row.get("unknown", "").replace("farthest", "")])),
+        preset=row.get(PRESET, ""),
         runs=runs.sort_values("replication", kind="stable") if "replication" in runs else runs,
     )
 
@@ -111,7 +137,7 @@ def _compares(key: str, row: dict[str, str]) -> bool:
     """Whether a column must agree: not the policy's own, and of the memory its bytes."""
     if key == "slots":
         return not row.get("bytes")
-    return key not in POLICY and key.split(".")[0] not in ("cache", "memory")
+    return key not in POLICY and key.split(".")[0] not in ("cache", "memory", PRESET)
 
 
 def _horizon(row: dict[str, str]) -> float:
@@ -189,10 +215,24 @@ def best(configurations: Sequence[Configuration], column: str) -> Configuration 
 
 
 def baseline(group: Sequence[Configuration], column: str) -> Configuration | None:
-    """The best policy of level `history`, in either scope."""
-    return best([c for c in group if c.level == "history"], column)
+    """The best policy of level `history` that leaves the model as it is, in either scope.
+
+    Of presets, where some do otherwise, one that waits for what is missing.
+    """
+    found = [c for c in group if c.level == "history" and not c.lossy]
+    return best([c for c in found if c.value("miss") in (None, "", "wait")] or found, column)
 
 
 def bound(group: Sequence[Configuration], column: str) -> Configuration | None:
     """The best unlimited oracle, in either scope."""
     return best([c for c in group if c.is_bound], column)
+
+
+def ranked(group: Sequence[Configuration]) -> list[Configuration]:
+    """A group with presets in the order of its times; another one as it is."""
+    return sorted(group, key=lambda c: c.mean(TIME)) if any(c.preset for c in group) else list(group)
+
+
+def deployable(group: Sequence[Configuration]) -> list[Configuration]:
+    """What does not know the future and leaves the model as it is."""
+    return [c for c in group if c.level != "oracle" and not c.lossy]

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import astuple
 from typing import Any
 
-from moesim.analysis import compare
+from moesim.analysis import compare, disagree
 from moesim.analysis.compare import Interval
 from moesim.analysis.configurations import (
     UNLIMITED,
@@ -18,6 +18,7 @@ from moesim.analysis.configurations import (
     baseline,
     best,
     bound,
+    deployable,
     grouped,
     read,
     sizes_of,
@@ -59,7 +60,9 @@ def lines(results: Any, width: int = WIDTH) -> list[Line]:
     for key, members in found.items():
         title = wrapped([*heading(key, list(found)), *no_bound(members)], width)
         result += [Line(text, "title") for text in title]
-        result += [Line(join(columns, row, kept, widths)) for row in rows[key]]
+        for row, group in zip(rows[key], grouped(members).values(), strict=True):
+            result.append(Line(join(columns, row, kept, widths)))
+            result += [Line(f"  {text}", "note") for text in disagree.words(group, most=1)]
     return [*result, Line(""), *(Line(text, "note") for text in (*footer(configurations), *MARKS))]
 
 
@@ -75,13 +78,13 @@ def _size_column(configurations: Sequence[Configuration]) -> Column:
 
 def chosen(group: Group) -> Configuration | None:
     """The best policy without an oracle, by time."""
-    return best([c for c in group if c.level != "oracle"], TIME)
+    return best(deployable(group), TIME)
 
 
 def _name(c: Configuration | None) -> str:
     if c is None:
         return ""
-    policy = c.policy.removeprefix("lookahead ").replace(f" {UNLIMITED}", "")
+    policy = c.policy if c.preset else c.policy.removeprefix("lookahead ").replace(f" {UNLIMITED}", "")
     most = LONGEST - len(c.scope) - 2
     return f"{policy if len(policy) <= most else policy[: most - 1] + '…'}, {c.scope}"
 

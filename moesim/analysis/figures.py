@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from moesim.analysis import compare, drawing, palette
-from moesim.analysis.configurations import UNLIMITED, Configuration, grouped, sizes_of
+from moesim.analysis.configurations import UNLIMITED, Configuration, grouped, ranked, sizes_of
 from moesim.analysis.gap import MEASURES, against_baseline
 from moesim.analysis.metrics import PARTS
 
@@ -76,7 +76,7 @@ def against_slots(configurations: Sequence[Configuration], title: str) -> Figure
 
 def where_time_goes(configurations: Sequence[Configuration], title: str) -> Figure | None:
     """The parts of a step's time per policy as stacked bars, a column of panels per memory size."""
-    shown = farthest(configurations)
+    shown = ranked(farthest(configurations))
     parts = [part for part in (*PARTS, "idle") if any(np.nansum(c.values(f"{part}_ns")) > 0 for c in shown)]
     if not parts:
         return None

@@ -55,7 +55,12 @@ def add_gaps(summary: pd.DataFrame) -> pd.DataFrame:
 
 
 def gap(configuration: Configuration, group: Sequence[Configuration], column: str) -> Interval:
-    """Gap captured by one configuration of its group, with Fieller's paired interval; NOTHING where it is blank."""
+    """Gap captured by one configuration of its group, with Fieller's paired interval; NOTHING where it is blank.
+
+    Presets have none: they differ in more than the cache.
+    """
+    if configuration.preset:
+        return NOTHING
     base, oracle = baseline(group, column), bound(group, column)
     if base is None or oracle is None or any(_overloaded(c) for c in (base, oracle, configuration)):
         return NOTHING

@@ -11,7 +11,7 @@ import numpy as np
 
 from moesim.analysis import compare, drawing
 from moesim.analysis.compare import Interval
-from moesim.analysis.configurations import Configuration, baseline, best, bound, grouped, sizes_of
+from moesim.analysis.configurations import Configuration, baseline, best, bound, deployable, grouped, sizes_of
 from moesim.analysis.gap import MEASURES, against_baseline
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def across_sets(sets: dict[str, list[Configuration]]) -> Figure | None:
 
 
 def _shown(group: Sequence[Configuration]) -> dict[str, Configuration]:
-    base, ours = baseline(group, TIME), best([c for c in group if c.level != "oracle"], TIME)
+    base, ours = baseline(group, TIME), best(deployable(group), TIME)
     found = zip(LOOKS, (base, None if ours is base else ours, bound(group, TIME)), strict=True)
     return {word: c for word, c in found if c is not None}
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from moesim.analysis import figures, horizon, overview
+from moesim.analysis import figures, horizon, overview, ranking
 from moesim.analysis.configurations import Configuration, read, summary_of
 from moesim.analysis.layout import DOT
 from moesim.analysis.naming import Set, distinctions, heading, sets
@@ -58,6 +58,10 @@ def _figures(configurations: Sequence[Configuration]) -> Iterator[tuple[str, Fig
         yield "cases", overview.across_sets(by_title), "no time of a history policy, of another or of an oracle"
     for key, members in found.items():
         name, title = names[key]
+        if any(c.preset for c in members):
+            yield f"{name}-ranking", ranking.ranking(members, title), "no presets"
+            yield f"{name}-time", figures.where_time_goes(members, title), "no parts of a step's time"
+            continue
         yield f"{name}-slots", figures.against_slots(members, title), "the cache has one size only"
         yield f"{name}-horizon", horizon.against_horizon(members, title), "no gap captured at two horizons or more"
         yield f"{name}-time", figures.where_time_goes(members, title), "no parts of a step's time"

@@ -6,17 +6,19 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from moesim.analysis import compare
+from moesim.analysis import compare, disagree
 from moesim.analysis.configurations import (
     UNLIMITED,
     Configuration,
     baseline,
     best,
     bound,
+    deployable,
     grouped,
     is_estimated,
     labels_of,
     oracle_is_no_bound,
+    ranked,
     read,
     size_text,
     summary_of,
@@ -35,6 +37,16 @@ MARKS = (
     "  blank: the oracle was not shown to gain; unclear: the interval is wider than ± 100 %",
     "∞: unlimited horizon     scope: one cache for each layer, or a global one, of equal bytes in all",
 )
+MARKS_OF_PRESETS = (
+    "B baseline: the best of level history that waits for missing experts, at equal bytes, by time",
+    MARKS[1],
+    "± half of the 95 % interval over replications, of the mean or of the paired difference from B; (in",
+    "  parentheses): not shown to differ from B. Not corrected for the number of comparisons",
+    "hits: keys of layer events that were there, of an earlier use + first use since a prefetch, in %",
+    "GB a token: all that crossed the link, wasted prefetches included     scope: of the cache",
+    "~ lossy: so many tokens were served by a smaller copy of their expert, or by none; what that does to",
+    "  answers is not known here, and such a row is neither B nor marked as best",
+)
 
 
 def render(results: Any, width: int = WIDTH) -> str:
@@ -45,19 +57,22 @@ def render(results: Any, width: int = WIDTH) -> str:
 def lines(results: Any, width: int = WIDTH) -> list[Line]:
     """All lines: a block per group with its bounds, then what the figures are of and what the marks mean."""
     configurations = read(summary_of(results))
-    groups = list(grouped(configurations).values())
-    blocks = [[_cells(c, group) for c in group] + _bound_rows(group) for group in groups]
-    kept, widths = fit(COLUMNS, [row for block in blocks for row in block], width)
-    head = [Line(join(COLUMNS, [column.heading[i] for column in COLUMNS], kept, widths), "head") for i in (0, 1)]
+    groups = [ranked(group) for group in grouped(configurations).values()]
+    columns = LEAGUE if any(c.preset for c in configurations) else COLUMNS
+    blocks = [[_cells(c, group, columns) for c in group] + _bound_rows(group, columns) for group in groups]
+    kept, widths = fit(columns, [row for block in blocks for row in block], width)
+    head = [Line(join(columns, [column.heading[i] for column in columns], kept, widths), "head") for i in (0, 1)]
     keys = list(sets(configurations))
     result = warning(configurations)
     for group, block in zip(groups, blocks, strict=True):
         styles = ["oracle" if c.level == "oracle" else "plain" for c in group]
         styles += ["bound"] * (len(block) - len(group))
         result += _headed(wrapped(_title(group, keys), width), head)
-        result += [Line(join(COLUMNS, row, kept, widths), style) for row, style in zip(block, styles, strict=True)]
+        result += [Line(join(columns, row, kept, widths), style) for row, style in zip(block, styles, strict=True)]
+        result += [Line(text, "note") for text in disagree.words(group)]
         result.append(Line(""))
-    return result + [Line(text, "note") for text in (*footer(configurations), *MARKS)]
+    marks = MARKS_OF_PRESETS if columns is LEAGUE else MARKS
+    return result + [Line(text, "note") for text in (*footer(configurations), *marks)]
 
 
 def warning(configurations: Sequence[Configuration]) -> list[Line]:
@@ -101,17 +116,17 @@ def no_bound(configurations: Sequence[Configuration]) -> list[str]:
     return ["oracle: not a bound"] * oracle_is_no_bound(configurations)
 
 
-def _cells(configuration: Configuration, group: Sequence[Configuration]) -> list[str]:
-    return [column.cell(configuration, group) for column in COLUMNS]
+def _cells(configuration: Configuration, group: Sequence[Configuration], columns: Sequence[Column]) -> list[str]:
+    return [column.cell(configuration, group) for column in columns]
 
 
 def _mark(c: Configuration, group: Sequence[Configuration]) -> str:
-    return "o" if c.level == "oracle" else "B" if c is baseline(group, TIME) else " "
+    return "o" if c.level == "oracle" else "B" if c is baseline(group, TIME) else "~" if c.lossy else " "
 
 
 def _mean_of(column: str, scale: float = 1.0) -> Callable[[Configuration, Sequence[Configuration]], str]:
     def cell(c: Configuration, group: Sequence[Configuration]) -> str:
-        star = "*" if c is best([other for other in group if other.level != "oracle"], column) else " "
+        star = "*" if c is best(deployable(group), column) else " "
         return number(compare.mean(c.values(column) * scale)) + star
 
     return cell
@@ -128,6 +143,35 @@ def _difference(c: Configuration, group: Sequence[Configuration]) -> str:
     if math.isnan(found.value):
         return ""
     return f"{found.value:+.1%} " if found.excludes(0) else f"({found.value:+.1%})"
+
+
+def _against_base(column: str) -> Callable[[Configuration, Sequence[Configuration]], str]:
+    """The difference from the baseline by time, in misses or in time, with half of its interval."""
+
+    def cell(c: Configuration, group: Sequence[Configuration]) -> str:
+        base = baseline(group, TIME)
+        if base is None or c is base:
+            return ""
+        found = disagree.relative(c, base, column).scaled(100)
+        if math.isnan(found.value) or not found.bounded:
+            return "" if math.isnan(found.value) else f"({found.value:+.0f})"
+        digits = 1 if found.half < 9.95 else 0
+        words = f"{found.value:+.{digits}f} ±{found.half:.{digits}f}"
+        return f"{words} " if found.excludes(0) else f"({words})"
+
+    return cell
+
+
+def _hits(c: Configuration, group: Sequence[Configuration]) -> str:
+    return f"{c.mean('reuse_rate') * 100:.0f}+{c.mean('prefetch_rate') * 100:.0f}"
+
+
+def _less(c: Configuration, group: Sequence[Configuration]) -> str:
+    return f"{c.mean('degraded_token_share') * 100:.0f}" if c.lossy else ""
+
+
+def _moved(c: Configuration, group: Sequence[Configuration]) -> str:
+    return significant(c.mean("moved_bytes_per_output_token") / 1e9)
 
 
 def _gap(measure: str) -> Callable[[Configuration, Sequence[Configuration]], str]:
@@ -154,23 +198,39 @@ COLUMNS = (
     Column(("gap, %", "misses"), _gap("misses"), give_up=1),
     Column(("gap, %", "time"), _gap("time"), give_up=1),
 )
+LEAGUE = (
+    *COLUMNS[:4],
+    Column(("misses", "vs B, % "), _against_base(MISSES)),
+    COLUMNS[4],
+    Column(("time", "vs B, % "), _against_base(TIME)),
+    Column(("hits,", "%"), _hits, give_up=2),
+    Column(("GB a", "token"), _moved, give_up=3),
+    Column(("lossy,", "%"), _less, give_up=1),
+)
+"""columns where presets are compared: misses and time side by side, and what crossed the link; no gap, which is defined
+between caches with one prefetcher"""
 BOUNDS = (
     ("bound: transfers (MIN)", "min_misses_per_output_token", "bound_transfer_ns_per_output_token"),
     ("bound: all resident", "", "bound_resident_ns_per_output_token"),
 )
 
 
-def _bound_rows(group: Sequence[Configuration]) -> list[list[str]]:
+def _bound_rows(group: Sequence[Configuration], columns: Sequence[Column]) -> list[list[str]]:
     """The bounds of the group as rows, in the columns of misses and of time; none where the runs have none.
 
-    A scope has a row of its own where its bound differs.
+    A scope has a row of its own where its bound differs; of several in a scope (staging slots) the least holds for all.
     """
     rows: dict[tuple[str, ...], list[list[str]]] = {}
+    heads = [column.heading for column in columns]
     for name, misses, time in BOUNDS:
-        for configuration in {c.scope: c for c in group}.values():
-            least = configuration.mean(misses) if misses else math.nan
-            fastest = configuration.mean(time) / 1e6
-            if not math.isnan(fastest):
-                cells = ["", name, configuration.scope, significant(least) + " ", significant(fastest) + " "]
-                rows.setdefault((name, *cells[3:]), []).append(cells + [""] * (len(COLUMNS) - len(cells)))
-    return [[*same[0][:2], same[0][2] if len(same) == 1 else "", *same[0][3:]] for same in rows.values()]
+        for scope in dict.fromkeys(c.scope for c in group):
+            here = [c for c in group if c.scope == scope and not math.isnan(c.mean(time))]
+            if here:
+                least = min(c.mean(misses) for c in here) if misses else math.nan
+                cells = dict.fromkeys(heads, "") | {heads[1]: name, heads[2]: scope}
+                cells[COLUMNS[3].heading] = significant(least) + " "
+                cells[COLUMNS[4].heading] = significant(min(c.mean(time) for c in here) / 1e6) + " "
+                shown = list(cells.values())
+                rows.setdefault((name, *shown[3:]), []).append(shown)
+    several = len({c.scope for c in group}) > 1
+    return [[*same[0][:2], same[0][2] * (several and len(same) == 1), *same[0][3:]] for same in rows.values()]

@@ -13,7 +13,7 @@ from moesim.policy.base import (
     PrefetchPolicy,
 )
 from moesim.policy.queue import Limits, Queued
-from moesim.policy.registry import check, find, make, names, register
+from moesim.policy.registry import check, find, levels, make, names, parameters, register
 from moesim.policy.view import (
     FAR,
     FAR_VIEWS,
@@ -50,7 +50,9 @@ __all__ = [
     "View",
     "check",
     "find",
+    "levels",
     "make",
     "names",
+    "parameters",
     "register",
 ]

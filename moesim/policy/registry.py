@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import importlib.util
 import inspect
 import sys
 from collections.abc import Callable
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Protocol, TypeVar
 
 from moesim.errors import InputError, Problem, unknown
 from moesim.files import shipped
-from moesim.policy.base import KINDS, Policy
+from moesim.policy.base import KINDS, LEVELS, Policy
 
 P = TypeVar("P", bound=type[Policy])
 _registered: dict[tuple[str, str], type[Policy]] = {}
+_read: dict[str, tuple[tuple[int, int], Any]] = {}
+"""modules of policy files by name, each with its file's time and size when it was read"""
 
 
 class Spec(Protocol):
@@ -46,7 +48,10 @@ def names(kind: str) -> list[str]:
 
 
 def find(kind: str, name: str, base: Path | str = ".") -> type[Policy]:
-    """The class called `name`; a name that ends in `.py` is a path, relative to `base`. InputError if there is none."""
+    """The class called `name`; a name that ends in `.py` is a path, relative to `base`. InputError if there is none.
+
+    A file that has changed since it was read is read again.
+    """
     if name.endswith(".py"):
         return _from_file(kind, Path(base, name))
     if (kind, name) in _registered:
@@ -55,15 +60,31 @@ def find(kind: str, name: str, base: Path | str = ".") -> type[Policy]:
     if path.is_file():
         return _from_file(kind, path)
     for entry in entry_points(group=f"moesim.{kind}", name=name):
-        return entry.load()
+        return _from_entry(kind, entry)
     raise InputError(Problem("", unknown(f"{kind} policy", name, names(kind))))
+
+
+def _from_entry(kind: str, entry: EntryPoint) -> type[Policy]:
+    """What an installed package offers, which may be broken or something else than a policy."""
+    where = f"the {kind} policy {entry.name!r} of an installed package ({entry.value})"
+    try:
+        found = entry.load()
+    except Exception as error:
+        raise InputError(Problem("", f"{where} does not load: {error!r}")) from error
+    if not (isinstance(found, type) and issubclass(found, Policy) and found.kind == kind):
+        raise InputError(Problem("", f"{where} is {found!r}, and no subclass of {kind.title()}Policy"))
+    return found
 
 
 def _from_file(kind: str, path: Path) -> type[Policy]:
     if not path.is_file():
         raise InputError(Problem(str(path), "no such policy file"))
     module_name = f"moesim_policies.{kind}.{path.stem}_{abs(hash(path.resolve())):x}"
-    module = sys.modules.get(module_name) or _load(module_name, path)
+    stamp = _stamp(path)
+    known, module = _read.get(module_name, (None, None))
+    if known != stamp:
+        module = _load(module_name, path)
+        _read[module_name] = stamp, module
     found = [c for c in vars(module).values() if isinstance(c, type) and issubclass(c, Policy) and c.name]
     own = [c for c in found if c.__module__ == module_name and c.kind == kind]
     if len(own) != 1:
@@ -71,16 +92,24 @@ def _from_file(kind: str, path: Path) -> type[Policy]:
     return own[0]
 
 
+def _stamp(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_mtime_ns, status.st_size
+
+
 def _load(module_name: str, path: Path) -> Any:
-    spec = importlib.util.spec_from_file_location(module_name, path)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
+    module = ModuleType(module_name)
+    module.__file__ = str(path)
+    before, earlier = dict(_registered), sys.modules.get(module_name)
     sys.modules[module_name] = module
-    before = dict(_registered)
     try:
-        spec.loader.exec_module(module)
+        # Compiled from the text, as Python's own cache of compiled files goes by whole seconds.
+        exec(compile(path.read_bytes(), str(path), "exec", dont_inherit=True), vars(module))
     except Exception as error:
-        del sys.modules[module_name]
+        if earlier is None:
+            del sys.modules[module_name]
+        else:
+            sys.modules[module_name] = earlier
         raise InputError(Problem(str(path), f"this policy file does not load: {error!r}")) from error
     finally:
         # A file is found by its own name or path. Were what it calls itself known from now on, a copy of lru.py would
@@ -107,6 +136,33 @@ def check(kind: str, spec: Spec, base: Path | str = ".") -> list[Problem]:
     except InputError as error:
         return list(error.problems)
     return []
+
+
+def parameters(cls: type[Policy]) -> dict[str, Any]:
+    """The parameters of a policy and their defaults; `inspect.Parameter.empty` where one has none."""
+    if cls.__init__ is object.__init__:
+        return {}
+    return {name: p.default for name, p in inspect.signature(cls).parameters.items()}
+
+
+def levels(cls: type[Policy]) -> tuple[str, ...]:
+    """The levels that a policy may be of, in the order of `LEVELS`; several where the level is a parameter of it."""
+    if "level" not in parameters(cls):
+        return (_level(cls, {}),)
+    found = []
+    for level in LEVELS:
+        try:
+            found.append(cls(level=level).level)  # type: ignore[call-arg]
+        except (TypeError, ValueError):
+            continue
+    return tuple(dict.fromkeys(found)) or (cls.level,)
+
+
+def _level(cls: type[Policy], params: dict[str, Any]) -> str:
+    try:
+        return cls(**params).level
+    except (TypeError, ValueError):  # it has parameters without a default
+        return cls.level
 
 
 def _signature(cls: type[Policy]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from moesim.errors import InputError, Problem, unknown
 from moesim.files import shipped
 from moesim.policy import CachePolicy, find, make, names
+from moesim.policy.text import parse_scoped, split
 from moesim.policy.view import FAR_VIEWS, NEAR_VIEWS
 from moesim.replay import kernels
 from moesim.replay.drive import drive
@@ -23,7 +23,6 @@ OFFLINE: dict[str, Kernel] = {"min": kernels.belady, "min-bypass": kernels.belad
 KERNELS: dict[str, Kernel] = {"lru": kernels.lru, "lfu": kernels.lfu, "lfu-in-cache": kernels.lfu_in_cache}
 ALIASES = {"belady": "min", "belady-bypass": "min-bypass"}
 SCOPES = ("global", "layer")
-NAME = re.compile(r"(?P<name>[^@()\s]+)\s*(?:\((?P<params>.*)\))?\s*(?:@\s*(?P<scope>\w+))?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,27 +107,11 @@ def players(texts: Iterable[str], base: Path | str = ".") -> list[Player]:
     return list({(p.label, p.scope): p for p in found}.values())
 
 
-def split(text: str) -> list[str]:
-    """Parts between commas that stand in no parentheses."""
-    return [part.strip() for part in re.split(r",(?![^(]*\))", text) if part.strip()]
-
-
 def _player(text: str, base: Path | str) -> Player:
-    import yaml
-
-    match = NAME.fullmatch(text)
-    if not match:
-        raise InputError(Problem("", f"{text!r} is no policy; write NAME, NAME@SCOPE or NAME(PARAMETER=VALUE, ...)"))
-    name, scope = ALIASES.get(match["name"], match["name"]), match["scope"] or ""
+    name, params, scope = parse_scoped(text)
+    name = ALIASES.get(name, name)
     if scope and scope not in SCOPES:
         raise InputError(Problem("", f"{text!r}: {unknown('scope', scope, SCOPES)}"))
-    pairs = [part.partition("=") for part in split(match["params"] or "")]
-    if wrong := [key for key, equals, _ in pairs if not equals]:
-        raise InputError(Problem("", f"{text!r}: {wrong[0]!r} has no value; write PARAMETER=VALUE"))
-    try:
-        params = {key.strip(): yaml.safe_load(value) for key, _, value in pairs}
-    except yaml.YAMLError as error:
-        raise InputError(Problem("", f"{text!r}: a value is not YAML ({str(error).splitlines()[0]})")) from error
     if name == "min" and set(params) == {"bypass"} and isinstance(params["bypass"], bool):
         name, params = ("min-bypass" if params["bypass"] else "min"), {}
     if name in OFFLINE and params:

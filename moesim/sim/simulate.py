@@ -30,7 +30,7 @@ _schedules: dict[str, Schedule] = {}
 
 def schedule_key(config: Experiment, inputs: Inputs, replication: int) -> str:
     """What a frozen schedule depends on; runs with equal keys replay the same steps."""
-    free = {"name", "question", "memory", "cache", "prefetch", "miss", "labels"}
+    free = {"name", "question", "memory", "cache", "prefetch", "miss", "preset", "labels"}
     plain = config.model_dump(mode="json", exclude=free)
     plain["machine"].pop("expert_start", None)
     arrivals = inputs.arrivals.digest if inputs.arrivals else ""
@@ -160,7 +160,7 @@ def _bounds(config: Experiment, inputs: Inputs, server: Server, schedule: Schedu
     warmup = config.warmup_steps
     if schedule is None or len(schedule.frames) <= warmup:
         return dict.fromkeys(names, -1)
-    resident_ns = int(schedule.ends[-1] - schedule.starts[warmup])
+    resident_ns = schedule.ends[-1] - schedule.starts[warmup]
     if server.setup.engine.misses is not None:  # what is not loaded, or loaded in part, has no bound
         return dict.fromkeys(names, -1) | {"bound_resident_ns": resident_ns}
     keys = server.setup.engine.keys

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from moesim.check import batch as contract
+from moesim.check.broken import Broken, Calls
+from moesim.check.drive import Variant, label, variants
 from moesim.policy import BatchPolicy, Limits, Queued, find, names
 from moesim.policy.batch import Aged, fill
 from moesim.policy.residency import Residency
-from tests.policies.drive import Variant, label, variants
 from tests.policies.queues import decode, form, prompt, queues
 
 VARIANTS = variants("batch")
@@ -227,10 +228,6 @@ def test_residency_counts_layers_and_what_is_on_its_way() -> None:
 # ---- every batch policy
 
 
-def snapshot(queue: list[Queued]) -> list[tuple[Any, ...]]:
-    return [(q.request, q.position, q.prompt_left, q.known, q.skipped, tuple(q.experts)) for q in queue]
-
-
 @pytest.mark.parametrize("variant", VARIANTS, ids=label)
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(case=queues())
@@ -240,16 +237,7 @@ def test_steps_keep_the_limits_use_known_tokens_and_change_nothing(
     queue, limits = case
     made = find("batch", variant[0])(**variant[1])
     assert isinstance(made, BatchPolicy)
-    before = snapshot(queue)
-    chosen = made.form(queue, limits)
-    assert snapshot(queue) == before
-    again = made.form([q.copy() for q in queue], copy.deepcopy(limits))
-    assert [(q.request, n) for q, n in again] == [(q.request, n) for q, n in chosen]
-
-    assert 0 < len(chosen) <= limits.max_requests
-    assert sum(n for _, n in chosen) <= limits.max_tokens
-    assert len({q.request for q, _ in chosen}) == len(chosen)
-    assert all(any(q is known for known in queue) and 1 <= n <= q.known for q, n in chosen)
+    contract.form(made, queue, limits, Calls())
 
 
 @settings(max_examples=200, deadline=None, derandomize=True)
@@ -262,3 +250,43 @@ def test_fill_keeps_the_order_and_never_leaves_out_its_head(case: tuple[list[Que
     assert chosen[0][1] == min(queue[0].known, limits.max_tokens)
     cut = [q for q, n in chosen if n < q.known]
     assert all(q.known > limits.max_tokens - limits.max_requests for q in cut)
+
+
+class Wrong(BatchPolicy):
+    """Takes what `how` says."""
+
+    def __init__(self, how: str) -> None:
+        self.how, self.steps = how, 0
+
+    def form(self, queue: Any, limits: Limits) -> list[tuple[Queued, int]]:
+        self.steps += 1
+        head = queue[0]
+        if self.how == "changes":
+            head.skipped += 1
+        return {
+            "nothing": [],
+            "changes": [(head, 1)],
+            "twice": [(head, 1), (head, 1)],
+            "stranger": [(head.copy(), 1)],
+            "unknown": [(head, head.known + 1)],
+            "greedy": [(q, q.known) for q in queue],
+            "moody": [(head, 1)] if self.steps % 2 else [(q, 1) for q in queue[:2]],
+        }[self.how]
+
+
+@pytest.mark.parametrize(
+    ("how", "says"),
+    [
+        ("nothing", "chose nothing although requests wait"),
+        ("changes", "changed the queue"),
+        ("twice", "a request is there twice"),
+        ("stranger", "not all of them are queued"),
+        ("unknown", "from 1 token to all that are known"),
+        ("greedy", "more than"),
+        ("moody", "it must be a pure function"),
+    ],
+)
+def test_a_batcher_that_breaks_a_rule_is_caught(how: str, says: str) -> None:
+    with pytest.raises(Broken, match=says) as caught:
+        contract.forms(Wrong(how), "decoupled")
+    assert str(caught.value).startswith("call ")

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from moesim.check.drive import Variant, label, variants
+from moesim.check.toy import ToyCosts, ToyLink, config, shape, trace
 from moesim.sim import Inputs, RunResult, simulate
-from tests.policies.drive import Variant, label, variants
-from tests.sim.toy import ToyCosts, ToyLink, config, shape, trace
 
 LAYERS, EXPERTS = 3, 4
 SIZES = (1000, 2500, 700, 900) * LAYERS

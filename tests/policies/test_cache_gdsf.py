@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from moesim.check.drive import Drive, pushed_out
 from moesim.policy import find
-from tests.policies.drive import Drive, pushed_out
 
 SIZES = (10, 20, 10, 10, *[10] * 12)
 

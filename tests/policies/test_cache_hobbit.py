@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from moesim.check.drive import Drive, pushed_out
 from moesim.policy import find
-from tests.policies.drive import Drive, pushed_out
 
 
 def drive(slots: int, **params: Any) -> Drive:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
+from moesim.check.drive import Drive, pushed_out
 from moesim.policy import find
-from tests.policies.drive import Drive, pushed_out
 
 
 def drive(slots: int) -> Drive:

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from moesim.check.drive import Drive, pushed_out
 from moesim.policy import FAR, find
-from tests.policies.drive import Drive, pushed_out
 
 Lookahead: Any = find("cache", "lookahead")
 

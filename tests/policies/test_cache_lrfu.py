@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from moesim.check.drive import Drive, pushed_out
 from moesim.policy import find
-from tests.policies.drive import Drive, pushed_out
 
 
 def drive(slots: int, **params: Any) -> Drive:

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
+from moesim.check.drive import Drive, pushed_out
 from moesim.errors import InputError
 from moesim.policy import find
-from tests.policies.drive import Drive, pushed_out
 
 
 def drive(slots: int, **params: Any) -> Drive:

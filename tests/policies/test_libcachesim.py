@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from moesim.check.drive import Drive
 from moesim.policy import FAR, find
-from tests.policies.drive import Drive
 
 OURS = {
     "lru": "LRU",

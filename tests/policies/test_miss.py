@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from moesim.check.drive import Variant, label, variants
 from moesim.policy import Handling, LayerView, Missing, MissPolicy, find
-from tests.policies.drive import Variant, label, variants
 
 WAIT, CPU, SMALL, SKIP = Handling
 

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from moesim.check.drive import Variant, label, variants
 from moesim.policy import FAR, PredictedView, PrefetchPolicy, StepView, find
-from tests.policies.drive import Variant, label, variants
 
 LAYERS, EXPERTS = 4, 3
 STEP = ((1,), (5, 3), (6, 8, 7), (10,))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
@@ -166,3 +167,37 @@ def test_an_entry_point_of_an_installed_package(monkeypatch: pytest.MonkeyPatch)
 
 class Elsewhere(CachePolicy):
     """Lives in another package."""
+
+
+def test_an_edited_file_is_read_again(mine: Path) -> None:
+    """Within one second, and even where the new text is as long as the old one was."""
+    first = policy.find("cache", str(mine))
+    assert policy.find("cache", str(mine)) is first
+    mine.write_text(MINE.format(name="mine").replace("Keeps what it has", "Keeps what it had"))
+    os.utime(mine, ns=(mine.stat().st_atime_ns, mine.stat().st_mtime_ns + 1))
+    second = policy.find("cache", str(mine))
+    assert second is not first and second.__doc__ == "Keeps what it had."
+
+
+def test_an_edit_that_does_not_load_is_said_and_the_next_one_is_read(mine: Path) -> None:
+    assert policy.find("cache", str(mine))
+    mine.write_text("1 / 0")
+    assert problems("cache", str(mine))[0].startswith(f"{mine}: this policy file does not load: ZeroDivisionError")
+    mine.write_text(MINE.format(name="mine") + "\n")
+    assert problems("cache", str(mine)) == []
+
+
+def test_a_package_that_does_not_load_is_a_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    point = EntryPoint("elsewhere", "a_package_that_is_not_there:Policy", "moesim.cache")
+    monkeypatch.setattr(registry, "entry_points", lambda *, group, name=None: [point])
+    assert problems("cache", "elsewhere")[0].startswith(
+        "the cache policy 'elsewhere' of an installed package (a_package_that_is_not_there:Policy) does not load: "
+    )
+
+
+def test_the_levels_and_parameters_of_a_policy() -> None:
+    lookahead = policy.find("cache", "lookahead")
+    assert policy.levels(lookahead) == ("step", "queue", "oracle")
+    assert policy.parameters(lookahead) == {"level": "queue", "horizon": None, "unknown": "farthest"}
+    lru = policy.find("cache", "lru")
+    assert (policy.levels(lru), policy.parameters(lru)) == (("history",), {})

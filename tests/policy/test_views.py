@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from moesim.check.toy import trace
 from moesim.policy import FAR, FAR_VIEWS, LEVELS, NEAR_VIEWS, PredictedView, Queued, View
 from moesim.sim.schedule import routes_of
-from tests.sim.toy import trace
 
 SHOWN = {
     "history": {"layers", "experts", "keys", "layer_of", "step", "layer", "event", "level"},

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from moesim.check.toy import trace
 from moesim.experiment import Traffic
 from moesim.files import shipped
 from moesim.sim.binding import SETTLED, Binder, Borrowed, Gathered, RowIndex, Supply, settled
@@ -19,7 +20,6 @@ from moesim.sim.work import Part, make_work
 from moesim.sim.workload import Workload
 from moesim.trace.arrivals import read_arrivals
 from moesim.trace.routing import RoutingTrace, read_routing
-from tests.sim.toy import trace
 
 LONG = 2 * SETTLED + 3
 SHORT = trace([([0, 1], [2]), ([1, 2, 3], [3, 0]), ([2], [1])])

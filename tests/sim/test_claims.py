@@ -7,8 +7,8 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from moesim.check.toy import ToyCosts, run
 from moesim.sim import RunResult
-from tests.sim.toy import ToyCosts, run
 
 HISTORY = ("lru", "fifo", "lfu", "random")
 STEP = {"name": "lookahead", "level": "step"}

@@ -12,13 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from moesim.check.toy import run, trace
 from moesim.policy import Handling, Missing, MissPolicy, names, register, registry
 from moesim.sim import RunResult
 from moesim.sim.cache import ExpertCache
 from moesim.sim.misses import COUNTS
 from moesim.trace.routing import RoutingTrace
 from tests.sim.test_patterns import cases
-from tests.sim.toy import run, trace
 
 
 def predicting(draw: st.DrawFn, case: dict[str, Any]) -> RoutingTrace:

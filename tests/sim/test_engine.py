@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.sim.toy import ToyCosts, ToyLink, classes, ends, run
+from moesim.check.toy import ToyCosts, ToyLink, classes, ends, run
 
 
 def test_a_miss_waits_for_its_copy_and_a_hit_does_not() -> None:

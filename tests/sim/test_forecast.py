@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 
+from moesim.check.toy import as_requests, run, trace
 from moesim.policy import BatchPolicy, Limits, Queued, find
 from moesim.sim.forecast import Forecaster
 from moesim.sim.foresight import first_uses
 from moesim.sim.schedule import routes_of
 from moesim.sim.work import Part
 from moesim.trace.routing import RoutingTrace
-from tests.sim.toy import as_requests, run, trace
 
 
 class Server:

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from moesim.check.toy import keys
 from moesim.policy import FAR
 from moesim.sim.foresight import Foresight, of_schedule, persisting
 from moesim.sim.work import LayerWork, Part, Work
-from tests.sim.toy import keys
 
 
 def work(*layers: tuple[int, ...], decode: tuple[int, ...] = ()) -> Work:

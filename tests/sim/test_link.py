@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from moesim.check.toy import ToyLink
 from moesim.sim.link import NEVER, Link
-from tests.sim.toy import ToyLink
 
 SIZES = {1: 1000, 2: 1000, 3: 250}
 

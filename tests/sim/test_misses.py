@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from moesim.check.toy import ToyCosts, ToyLink, classes, config, ends, run, shape, trace
 from moesim.errors import InputError
 from moesim.policy import (
     CachePolicy,
@@ -32,7 +33,6 @@ from moesim.sim import Inputs, RunResult, check
 from moesim.sim.cache import ABSENT, ExpertCache
 from moesim.sim.gate_weights import weigh
 from tests.sim.test_patterns import cases
-from tests.sim.toy import ToyCosts, ToyLink, classes, config, ends, run, shape, trace
 
 CPU = ToyCosts(cpu=300)
 FIDDLER = {"name": "cpu-when-cheaper", "fill": False}

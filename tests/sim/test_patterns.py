@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.sim.toy import ToyCosts, ToyLink, run
+from moesim.check.toy import ToyCosts, ToyLink, run
 
 
 @st.composite

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from moesim.check.toy import ToyCosts, classes, ends, run, trace
 from moesim.policy import PredictedView, PrefetchPolicy, register, registry
 from moesim.sim.predictions import Predictions
 from moesim.sim.rows import StepRows
 from moesim.sim.work import Part
-from tests.sim.toy import ToyCosts, classes, ends, run, trace
 
 NONE = [-1, -1]
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from moesim.check.drive import Variant, label, variants
+from moesim.check.scramble import differences, draw_world, observe, scrambled
 from moesim.policy import Policy, find, register, registry
-from tests.policies.drive import Variant, label, variants
 from tests.sim import cheats
-from tests.sim.scramble import differences, draw_world, observe, scrambled
 
 ROUTERS = ("decoupled", "layerwise")
 KNOWING = ("history", "layer", "step", "queue")

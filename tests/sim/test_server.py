@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from moesim.check.toy import ToyCosts, ToyLink, as_requests, config, run, trace
 from moesim.policy import Queued
 from moesim.sim import RunResult
 from moesim.sim.forecast import Forecaster
 from moesim.sim.work import Part
 from moesim.sim.workload import Workload
-from tests.sim.toy import ToyCosts, ToyLink, as_requests, config, run, trace
 
 TIMES = ("arrival_ns", "visible_ns", "started_ns", "first_token_ns", "finished_ns")
 PARTS = ("attention", "rest", "gate", "router", "experts", "host", "miss_stall", "late_stall", "cpu_stall")

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
+from moesim.check.toy import ToyCosts, ToyLink, config, keys, shape, trace
 from moesim.hardware.budget import pools
 from moesim.hardware.keys import Keys
 from moesim.sim import Inputs, check
 from moesim.sim.setup import keys_of, set_up
-from tests.sim.toy import ToyCosts, ToyLink, config, keys, shape, trace
 
 DECODED = [([0, 1], [0, 1]), ([1, 1, 1], [0])]
 BY_LAYER = [([[0, 1]], [[1, 0]])]

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from moesim.check.toy import ToyCosts, ToyLink, config, shape, trace
 from moesim.experiment import ArrivalsFile, Lengths, Traffic
 from moesim.sim import Inputs, RunResult, check, simulate
 from moesim.sim.traffic import chosen, gap_of, length_of
 from moesim.sim.workload import NOT_YET, Workload
 from moesim.trace.arrivals import Arrivals, ArrivalsMeta
 from moesim.trace.routing import RoutingTrace
-from tests.sim.toy import ToyCosts, ToyLink, config, shape, trace
 
 MADE = trace([([n % 4] * (1 + n), [n % 4] * (2 + n % 3)) for n in range(8)], domains=("code",) * 4 + ("prose",) * 4)
 META = ArrivalsMeta(name="t", label="recorded", requests=6)

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from moesim.check.toy import trace
 from moesim.experiment import Traffic
 from moesim.sim.workload import NOT_YET, Workload, eligible, weights
 from moesim.trace.routing import RoutingTrace
-from tests.sim.toy import trace
 
 DOMAINS = ("code",) * 8 + ("prose",) * 4
 LONG = trace([([0] * (1 + n), [0] * (2 + n % 5)) for n in range(12)], domains=DOMAINS)

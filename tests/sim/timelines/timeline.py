@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from tests.sim.toy import ToyCosts
+from moesim.check.toy import ToyCosts
 
 PART_OF = {
     "attention": "attention",

@@ -8,8 +8,9 @@ from itertools import product
 
 import numpy as np
 
+from moesim.check.broken import Broken
 from moesim.policy import FAR, LEVELS, CachePolicy, Pool, StepView, find, names
-from moesim.policy.registry import _signature
+from moesim.policy.registry import parameters
 from moesim.sim.cache import Either
 
 CHOICES = {
@@ -42,10 +43,10 @@ Variant = tuple[str, dict[str, object]]
 
 def variants(kind: str) -> list[Variant]:
     """Every policy of a kind that `names` knows, with every combination of `CHOICES` that it accepts."""
-    found = []
+    found: list[Variant] = []
     for name in names(kind):
         cls = find(kind, name)
-        own = [p for p in CHOICES if f"{p}:" in _signature(cls)]
+        own = [p for p in CHOICES if p in parameters(cls)]
         for values in product(*(CHOICES[p] for p in own)):
             try:
                 cls(**dict(zip(own, values, strict=True)))
@@ -114,10 +115,13 @@ class Drive:
         short = self.sizes[key] - self.room
         for barred in tiers:
             while short > 0 and (victim := self.policy.victim(Either(barred, out) if out else barred)) is not None:
+                if victim in out or victim not in self.resident:
+                    raise Broken(f"it named {victim!r} as a victim for key {key}, which is not there")
                 out.append(victim)
                 short -= self.sizes[victim]
         if short > 0:
-            assert prefetched, "a demand finds no victim although nothing is pinned"
+            if not prefetched:
+                raise Broken(f"it named no victim for key {key} although nothing is pinned")
             return []
         for victim in out:
             self.resident.remove(victim)

@@ -9,24 +9,24 @@ decide as it did.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from itertools import product, zip_longest
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
-import pytest
 
 from moesim import policy
+from moesim.check.toy import ToyCosts, run, trace
 from moesim.policy import LEVELS, CachePolicy, MissPolicy, Policy, PrefetchPolicy
 from moesim.sim.scheduler import Scheduler
 from moesim.sim.server import FreeServer
 from moesim.sim.work import Part
 from moesim.sim.workload import NOT_YET, Request, Workload
 from moesim.trace.routing import RoutingTrace
-from tests.sim.toy import ToyCosts, run, trace
 
 SIMULATE = import_module("moesim.sim.simulate")  # moesim.sim.simulate is the function
 EXPERTS, LAYERS = 5, 3
@@ -121,27 +121,29 @@ class Run:
 
 
 @contextmanager
-def recording(world: World) -> Iterator[Run]:
-    """Runs within are of `world`, and what they decide is written down."""
+def recording(world: World, listen: Callable[[Policy, Run], Policy] | None = None) -> Iterator[Run]:
+    """Runs within are of `world`, and what they decide is written down, by `listen` where it is given."""
     found = Run()
-    with pytest.MonkeyPatch.context() as patch:
-        make, form, init = policy.make, Scheduler.form, FreeServer.__init__
-        patch.setattr(SIMULATE, "_workload", lambda config, inputs, replication: Scripted(world, inputs.trace))
-        patch.setattr(policy, "make", lambda *args: _listen(make(*args), found))
+    make, form, init = policy.make, Scheduler.form, FreeServer.__init__
+    listen = listen or _listen
 
-        def new_form(self: Scheduler) -> tuple[Part, ...]:
-            found.step += 1
-            parts = form(self)
-            found.decisions.append(((found.step, -1), "batch", parts))
-            return parts
+    def new_form(self: Scheduler) -> tuple[Part, ...]:
+        found.step += 1
+        parts = form(self)
+        found.decisions.append(((found.step, -1), "batch", parts))
+        return parts
 
-        def new_init(self: FreeServer, *args: Any) -> None:
-            init(self, *args)
-            found.server = self
-            self.recording = True
+    def new_init(self: FreeServer, *args: Any) -> None:
+        init(self, *args)
+        found.server = self
+        self.recording = True
 
-        patch.setattr(Scheduler, "form", new_form)
-        patch.setattr(FreeServer, "__init__", new_init)
+    with (
+        patch.object(SIMULATE, "_workload", lambda config, inputs, replication: Scripted(world, inputs.trace)),
+        patch.object(policy, "make", lambda *args: listen(make(*args), found)),
+        patch.object(Scheduler, "form", new_form),
+        patch.object(FreeServer, "__init__", new_init),
+    ):
         yield found
 
 
@@ -159,7 +161,7 @@ def _listen(made: Policy, found: Run) -> Policy:
             views.append(args[-1])
             start(*args)
 
-        made.start = listening_start  # type: ignore[method-assign]
+        made.start = listening_start  # type: ignore[method-assign,assignment]
     if isinstance(made, CachePolicy):
         victim = made.victim
 
@@ -206,11 +208,11 @@ def _listen(made: Policy, found: Run) -> Policy:
     return made
 
 
-def observe(world: World, **policies: Any) -> Run:
+def observe(world: World, listen: Callable[[Policy, Run], Policy] | None = None, **policies: Any) -> Run:
     """Run a server on `world` with these policies: 2 slots a layer, up to 2 requests and 8 tokens a step."""
     batch = policies.pop("batch", "decode-first")
     kind = {"kind": "closed", "concurrency": world.users} if world.users else {"kind": "poisson", "rate": 1.0}
-    with recording(world) as found:
+    with recording(world, listen) as found:
         run(
             world.trace(),
             layers=LAYERS,
@@ -318,5 +320,14 @@ def _compare(
     other = observe(scrambled(world, seen, instant, level, rng), **policies)
     for before, after in zip_longest(seen.until(instant), other.until(instant)):
         if before != after:
-            yield f"scrambled after {instant}: {before} became {after}"
+            hidden = f"what {level!r} does not show after step {instant[0]}, layer {instant[1]} was drawn anew"
+            yield f"{hidden}, and {_told(before)} became {_told(after)}"
             return
+
+
+def _told(decision: tuple[Instant, str, Any] | None) -> str:
+    """A decision in words."""
+    if decision is None:
+        return "nothing"
+    (step, layer), what, answer = decision
+    return f"{what} {answer} of step {step}, layer {layer}"

@@ -120,7 +120,7 @@ def trace(
     p = ahead[1].shape[-1] if ahead else 0
     return RoutingTrace(
         meta=RoutingMeta(
-            model="toy", router=router, layers=layers, experts=experts, k=k, p=p, key_bytes=1000, label="synthetic"  # type: ignore[arg-type]
+            model="toy", router=router, layers=layers, experts=experts, k=k, p=p, key_bytes=1000, label="synthetic"
         ),
         experts=chosen,
         predicted=ahead,

@@ -11,13 +11,13 @@ from typing import Any
 from hypothesis import strategies as st
 
 from moesim import policy
+from moesim.check import toy
 from moesim.experiment import Experiment, PolicySpec
 from moesim.hardware.costs import CostTable
 from moesim.hardware.files import ARGUMENTS, CostFile
 from moesim.hardware.shape import ModelShape
 from moesim.policy import NEAR_VIEWS
 from moesim.sim import Inputs
-from tests.sim import toy
 
 
 @dataclass(frozen=True)

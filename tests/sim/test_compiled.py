@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moesim import policy
+from moesim.check import toy
 from moesim.errors import InputError
 from moesim.experiment import Experiment
 from moesim.files import shipped
@@ -28,7 +29,6 @@ from moesim.sim import compiled as compiled_module
 from moesim.sim.compiled import compiled_steps
 from moesim.sim.setup import set_up
 from moesim.trace.routing import read_routing
-from tests.sim import toy
 
 pytest.importorskip("numba", reason="needs the fast extra (numba)")
 from moesim.sim.kernel import costs as kernel_costs

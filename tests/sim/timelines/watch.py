@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from moesim.check import toy
 from moesim.sim import Inputs, RunResult, server, setup, simulate
 from moesim.sim.cache import ExpertCache
 from moesim.sim.engine import HOST, LATE_STALL, MISS_STALL, PARTS, REST, Engine
 from moesim.sim.link import Link, Transfer
-from tests.sim import toy
 from tests.sim.timelines.timeline import Bar, Mark, Panel, Server
 
 POLICIES = Path(__file__).parent / "policies"

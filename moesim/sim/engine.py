@@ -29,6 +29,8 @@ PARTS = ("attention", "rest", "gate", "router", "experts", "host", "miss_stall",
 ATTENTION, REST, GATE, ROUTER, EXPERTS, HOST, MISS_STALL, LATE_STALL, CPU_STALL = range(len(PARTS))
 CLASSES = ("reuse", "prefetch", "late", "miss")
 REUSE, PREFETCH, LATE, MISS = range(len(CLASSES))
+FEW = 16
+"""keys that are found sooner in a tuple than in a set that has to be made first"""
 CLASS_OF = {RESIDENT: REUSE, FRESH: PREFETCH, LOADING: LATE, ABSENT: MISS}
 
 
@@ -323,9 +325,10 @@ class Engine:
         self.stream, self.host = now + pattern.stream, now + pattern.host
         self.link.busy_ns += pattern.link_busy_ns
         self.waves += pattern.waves
-        swap_in, event = self.cache.swap_in, frozenset(keys)
-        for rank, released in pattern.loads:
-            swap_in(keys[rank], event.difference([keys[r] for r in released]) if released else event)
+        swap_in, kind = self.cache.swap_in, frozenset if len(keys) > FEW else tuple
+        event = kind(keys)
+        for rank, unrun in pattern.loads:
+            swap_in(keys[rank], event if unrun is None else kind(unrun(keys)))
 
     def _learn(self, keys: tuple[int, ...], work: LayerWork, states: tuple[int, ...], now: int) -> Pattern:
         parts, busy, waves = list(self.parts), self.link.busy_ns, self.waves

@@ -13,11 +13,15 @@ KEPT = 50_000
 """entries after which a memory of what repeats is emptied"""
 
 
+Reader = Callable[[Sequence[int]], tuple[int, ...]]
+"""takes what a sequence has at some places"""
+
+
 class Event(NamedTuple):
     """Keys of a layer event, ranked, and what reads their states."""
 
     keys: tuple[int, ...]
-    states_of: Callable[[bytearray], tuple[int, ...]]
+    states_of: Reader
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +30,11 @@ class Pattern:
 
     Without a prefetcher the link is quiet when a layer event begins, so that everything in it follows from the tokens
     of each key, which keys are there, and how late the host is. Times are relative to the instant of the gate. `loads`
-    are the keys that came, in order and by rank; in waves, each with the keys of the event that could leave for it.
+    are the keys that came, in order and by rank, each with those of the event that could not leave for it (None: all).
     `parts` are those that got time, and how much.
     """
 
-    loads: tuple[tuple[int, tuple[int, ...]], ...]
+    loads: tuple[tuple[int, Reader | None], ...]
     stream: int
     host: int
     parts: tuple[tuple[int, int], ...]
@@ -69,20 +73,24 @@ class Events:
 
 def loads_of(
     script: Sequence[tuple[str, tuple[int, ...]]], keys: tuple[int, ...]
-) -> tuple[tuple[int, tuple[int, ...]], ...]:
-    """From what the cache noted: each load with the keys of the event that had run, if it had to take one of those."""
+) -> tuple[tuple[int, Reader | None], ...]:
+    """From what the cache noted: each load with the keys of the event that could not leave for it.
+
+    Those are all of them (None) or, where one had to be taken that had run, those that had not.
+    """
     rank = {key: place for place, key in enumerate(keys)}
-    loads: list[tuple[int, tuple[int, ...]]] = []
-    released: tuple[int, ...] = ()
+    loads: list[tuple[int, Reader | None]] = []
+    released: set[int] = set()
     for what, named in script:
         if what == "release":
-            released += tuple(rank[key] for key in named)
+            released.update(rank[key] for key in named)
         else:
-            loads.append((rank[named[0]], released if what == "again" else ()))
+            unrun = tuple(place for place in rank.values() if place not in released)
+            loads.append((rank[named[0]], _reader(unrun) if what == "again" else None))
     return tuple(loads)
 
 
-def _reader(places: tuple[int, ...]) -> Callable[[Sequence[int]], tuple[int, ...]]:
+def _reader(places: tuple[int, ...]) -> Reader:
     """Reads what a sequence has at `places`: `itemgetter` is the fastest, but gives no tuple for one."""
     if len(places) == 1:
         only = places[0]

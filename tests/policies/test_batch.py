@@ -33,6 +33,13 @@ def test_prefill_first_takes_prompts_alone_as_long_as_there_are_any() -> None:
     assert form("prefill-first", [decode(1, 2), decode(3, 0)], 16, 8) == [(1, 1), (3, 1)]
 
 
+def test_first_come_takes_the_queue_as_it_is() -> None:
+    queue = [prompt(0, 1, 1), decode(1, 2), prompt(2, 3, 3, 3), decode(3, 0)]
+    assert form("first-come", queue, 16, 3) == [(0, 2), (1, 1), (2, 3)]
+    assert form("first-come", queue, 5, 2) == [(0, 2), (1, 1)]
+    assert form("first-come", queue[2:], 3, 2) == [(2, 3)]
+
+
 @pytest.mark.parametrize(("requests", "chosen"), [(1, [(1, 1)]), (2, [(1, 1), (3, 1)]), (3, [(1, 1), (3, 1), (0, 2)])])
 def test_a_step_has_no_more_requests_than_allowed(requests: int, chosen: list[tuple[int, int]]) -> None:
     queue = [prompt(0, 1, 1), decode(1, 2), prompt(2, 3, 3, 3), decode(3, 0)]

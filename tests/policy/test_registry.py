@@ -51,8 +51,9 @@ def problems(kind: str, name: str, **params: Any) -> list[str]:
 def test_shipped_names() -> None:
     assert {"fifo", "lfu", "lookahead", "lru", "min", "random", "s3-fifo"} <= set(policy.names("cache"))
     assert {"next-layer", "none", "queue-ahead", "speculative", "step-ahead"} <= set(policy.names("prefetch"))
-    batchers = ["cache-aware", "chunked-prefill", "decode-first", "expert-aware", "expert-aware-aged", "prefill-first"]
-    assert policy.names("batch") == batchers
+    expert_aware = ["expert-aware", "expert-aware-aged"]
+    plain = ["first-come", "prefill-first"]
+    assert policy.names("batch") == ["cache-aware", "chunked-prefill", "decode-first", *expert_aware, *plain]
     assert policy.names("miss") == ["cpu-when-cheaper", "smaller-copy", "wait"]
 
 

@@ -13,12 +13,12 @@ from moesim.hardware.budget import pools
 from moesim.policy.residency import Residency
 from moesim.sim.bounds import min_misses
 from moesim.sim.compiled import compiled_steps
-from moesim.sim.inputs import Inputs, traffic_label
+from moesim.sim.inputs import traffic_label
 from moesim.sim.log import requests_table
 from moesim.sim.result import RunResult
 from moesim.sim.schedule import Schedule
 from moesim.sim.server import FreeServer, ReplayServer, Server
-from moesim.sim.setup import set_up
+from moesim.sim.setup import Inputs, set_up
 from moesim.sim.workload import Workload
 
 Progress = Callable[[int], None]

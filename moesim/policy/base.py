@@ -186,3 +186,19 @@ class BatchPolicy(Policy):
         arguments: the `queue` level foresees steps by calling it on copies.
         """
         raise NotImplementedError
+
+    def admitted(self, queued: Queued) -> bool:
+        """Whether `queued` has been let in: of such requests `bound` is said and the longest pass-over is counted."""
+        return True
+
+    def holds_up(self, queued: Queued) -> bool:
+        """Whether `queued`, ahead of an admitted request in the queue, counts in that one's `bound`."""
+        return True
+
+    def bound(self, limits: Limits, ahead: int) -> int | None:
+        """B: an admitted request is passed over in at most B consecutive steps. None: it may starve.
+
+        `ahead`: the steps that those before it in the queue which `holds_up` names, when it was admitted, would take
+        one after another: the sum of ceil(known tokens / max_tokens).
+        """
+        return None

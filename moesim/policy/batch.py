@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from math import ceil
 from typing import ClassVar
 
 from moesim.policy.base import BatchPolicy
@@ -22,31 +21,38 @@ class Aged(BatchPolicy):
     """
 
     ages_unstarted: ClassVar[bool] = False
+    starts_last: ClassVar[bool] = False
+    """whether a prompt starts only in a step that has room for all that have started"""
 
     def __init__(self, patience: int | None = PATIENCE) -> None:
         if patience is not None and (isinstance(patience, bool) or not isinstance(patience, int) or patience < 0):
             raise ValueError(f"patience {patience!r} must be null or a number of steps, 0 or more")
         self.patience = patience
 
-    def bound(self, limits: Limits, ahead: Sequence[Queued]) -> int | None:
-        """B: an admitted request with `ahead` before it in the queue is passed over in at most B consecutive steps.
+    def admitted(self, queued: Queued) -> bool:
+        """Whether it ages: it has started or, with `ages_unstarted`, it is there."""
+        return self.ages_unstarted or queued.position > 0 or queued.decoding
 
-        Admitted is what ages: a request that has started or, with `ages_unstarted`, any. B = patience + sum over
-        `ahead` of ceil(known tokens / max_tokens). For: in each step after its patience is over, the first in the queue
-        of those whose patience is over runs to its last known token, or with `max_tokens` of them. That one is ahead of
-        the request or is the request, since others join behind. With at most N requests in the queue, of at most P
-        known tokens each, none waits longer than patience + (N - 1) ceil(P / max_tokens). None without patience.
+    def holds_up(self, queued: Queued) -> bool:
+        """All do, unless they start last: where one ahead that had not started starts, the one behind it runs too."""
+        return not self.starts_last or self.admitted(queued)
+
+    def bound(self, limits: Limits, ahead: int) -> int | None:
+        """B = patience + `ahead`; None without patience.
+
+        For: in each step after its patience is over, the first in the queue of those whose patience is over runs to its
+        last known token, or with `max_tokens` of them. That one is ahead of the request or is the request, since others
+        join behind. With at most N of them ahead, of at most P known tokens
+        each, it waits no longer than patience + N ceil(P / max_tokens).
         """
-        if self.patience is None:
-            return None
-        return self.patience + sum(ceil(queued.known / limits.max_tokens) for queued in ahead)
+        return None if self.patience is None else self.patience + ahead
 
     def waited(self, queue: Sequence[Queued]) -> list[Queued]:
         """Those whose patience is over, in queue order."""
         patience = self.patience
         if patience is None:
             return []
-        return [q for q in queue if q.skipped >= patience and (q.position or q.decoding or self.ages_unstarted)]
+        return [q for q in queue if q.skipped >= patience and self.admitted(q)]
 
     def aged(self, queue: Sequence[Queued], rest: Iterable[Queued]) -> list[Queued]:
         """Those whose patience is over, and behind them `rest` without them."""

@@ -1,23 +1,15 @@
-"""What a run reads, with the arrivals where its traffic has a file of them; and what does not fit together."""
+"""What does not fit together in what a run reads: the machine's part of it (moesim.sim.setup), batcher, arrivals."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 from moesim import policy
 from moesim.errors import InputError, Problem, unknown
 from moesim.experiment import Experiment
 from moesim.sim import setup
+from moesim.sim.setup import Inputs
 from moesim.sim.traffic import chosen
 from moesim.sim.workload import eligible, stream
 from moesim.trace.arrivals import Arrivals
-
-
-@dataclass(frozen=True, slots=True)
-class Inputs(setup.Inputs):
-    """Everything that a run reads; `arrivals` is there for traffic of kind trace."""
-
-    arrivals: Arrivals | None = None
 
 
 def check(config: Experiment, inputs: Inputs) -> list[Problem]:

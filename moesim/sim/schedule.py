@@ -34,6 +34,7 @@ class Schedule:
     starts: list[int]
     ends: list[int]
     longest_pass_over: int
+    pass_over_bound: int | None
     memo: dict[object, object] = field(default_factory=dict)
     """forecasts and bounds: they depend on the schedule alone, so that compared runs share them"""
 

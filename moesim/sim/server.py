@@ -313,7 +313,6 @@ class ReplayServer(Server):
                 routed = self.route_aside(len(continuing), now)
                 self.ready.update((request.number, routed) for request, _ in continuing)
         self._arrive(now)
-        self.scheduler.longest_pass_over = self.schedule.longest_pass_over
 
     def _arrive(self, until: int, last: int = -1) -> None:
         """Requests that come by `until`, and those up to number `last`, go to the router in their order."""

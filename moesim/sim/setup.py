@@ -33,17 +33,19 @@ from moesim.sim.misses import Misses
 from moesim.sim.predictions import Predictions
 from moesim.sim.rows import StepRows
 from moesim.sim.workload import eligible
+from moesim.trace.arrivals import Arrivals
 from moesim.trace.routing import RoutingTrace
 
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """Everything that a run reads."""
+    """Everything that a run reads; `arrivals` is there for traffic of kind trace."""
 
     trace: RoutingTrace
     shape: ModelShape
     costs: CostTable
     link: LinkTable
+    arrivals: Arrivals | None = None
 
 
 def keys_of(inputs: Inputs) -> Keys:

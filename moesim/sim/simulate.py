@@ -13,12 +13,12 @@ from moesim.hardware.budget import pools
 from moesim.policy.residency import Residency
 from moesim.sim.bounds import min_misses
 from moesim.sim.compiled import compiled_steps
-from moesim.sim.inputs import Inputs, traffic_label
+from moesim.sim.inputs import traffic_label
 from moesim.sim.log import requests_table
 from moesim.sim.result import RunResult
 from moesim.sim.schedule import Schedule
 from moesim.sim.server import FreeServer, ReplayServer, Server
-from moesim.sim.setup import set_up
+from moesim.sim.setup import Inputs, set_up
 from moesim.sim.workload import Workload
 
 Progress = Callable[[int], None]
@@ -121,8 +121,8 @@ def _record(config: Experiment, inputs: Inputs, replication: int) -> Schedule:
     with undisturbed():
         server.run()
     _, starts, ends, *_ = server.log.rows.T.tolist()
-    passed_over = server.scheduler.longest_pass_over
-    return Schedule(server.frames, server.workload, server.after_step, starts, ends, passed_over)
+    passed_over, bound = server.scheduler.longest_pass_over, server.scheduler.pass_over_bound
+    return Schedule(server.frames, server.workload, server.after_step, starts, ends, passed_over, bound)
 
 
 def _workload(config: Experiment, inputs: Inputs, replication: int) -> Workload:
@@ -145,7 +145,9 @@ def _result(config: Experiment, inputs: Inputs, server: Server, schedule: Schedu
     steps = server.log.steps(warmup)
     counters["output_tokens"] = _output_tokens(server, warmup)
     counters["requests_finished"] = int(((table["finished_ns"] >= 0) & table["measured"]).sum())
-    counters["longest_pass_over"] = server.scheduler.longest_pass_over
+    passed = server.scheduler if schedule is None else schedule
+    counters["longest_pass_over"] = passed.longest_pass_over
+    counters["pass_over_bound"] = -1 if passed.pass_over_bound is None else passed.pass_over_bound
     counters |= _bounds(config, inputs, server, schedule)
     labels = server.setup.labels | traffic_label(inputs.arrivals, config.traffic.requests)
     return RunResult(counters, steps, table, labels)

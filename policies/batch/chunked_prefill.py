@@ -17,6 +17,7 @@ class ChunkedPrefill(Aged):
 
     source = "Sarathi-Serve (OSDI'24), 3; vLLM's default since 2024"
     cost = "O(queue)"
+    starts_last = True
 
     def form(self, queue: Sequence[Queued], limits: Limits) -> list[tuple[Queued, int]]:
         decoding = [q for q in queue if q.decoding]

@@ -16,6 +16,7 @@ class DecodeFirst(Aged):
 
     source = "Orca (OSDI 2022)"
     cost = "O(queue)"
+    starts_last = True
 
     def form(self, queue: Sequence[Queued], limits: Limits) -> list[tuple[Queued, int]]:
         decoding = [q for q in queue if q.decoding]

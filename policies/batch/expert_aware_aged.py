@@ -11,7 +11,7 @@ class ExpertAwareAged(Aged):
     """Algorithm 1, but requests passed over `patience` steps in a row go first, in queue order: none starves.
 
     No request is passed over more than `patience` + sum of ceil(known tokens / max_tokens) steps in a row, the sum
-    being over the requests ahead of it when it joined the queue.
+    being over the requests ahead of it when it joined the queue (`Aged.bound`).
     """
 
     source = "Read-ME (2410.19123), Algorithm 1, with ages of our own"

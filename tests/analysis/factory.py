@@ -66,7 +66,8 @@ def run(case: str, slots: int, scope: str, policy: dict[str, object], replicatio
     least = round(1000 * base * 0.6)
     counters |= {
         "demand_bytes": misses * KEY_BYTES, "prefetch_bytes": 0, "wasted_bytes": 0, "link_busy_ns": misses * 2_450_000,
-        "evictions": misses, "waves": 0, "prefetch_dropped": 0, "unique_keys": uses, "longest_pass_over": 3,
+        "evictions": misses, "waves": 0, "prefetch_dropped": 0, "unique_keys": uses,
+        "longest_pass_over": 3, "pass_over_bound": 71,
         "degraded_tokens": 0, "degraded_weight": 0,
         "bound_resident_ns": sum(parts.values()) * 10**7, "min_miss_keys": least, "min_bytes": least * KEY_BYTES,
         "bound_transfer_ns": least * 2_450_000,

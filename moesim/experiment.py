@@ -48,14 +48,15 @@ def parse_bytes(value: object) -> object:
     return round(float(match[1]) * UNITS[match[2] or "B"])
 
 
-ByteSize = Annotated[
-    int,
-    BeforeValidator(parse_bytes),
-    Field(ge=1, le=LARGEST),
-    WithJsonSchema(
-        {"anyOf": [{"type": "integer", "minimum": 1}, {"type": "string", "pattern": r"^\d+(\.\d+)?\s*[kKMGT]?i?B?$"}]}
-    ),
-]
+
+
+def _size_schema(least: int) -> WithJsonSchema:
+    text = {"type": "string", "pattern": r"^\d+(\.\d+)?\s*[kKMGT]?i?B?$"}
+    return WithJsonSchema({"anyOf": [{"type": "integer", "minimum": least}, text]})
+
+
+ByteSize = Annotated[int, BeforeValidator(parse_bytes), Field(ge=1, le=LARGEST), _size_schema(1)]
+NoneOrBytes = Annotated[int, BeforeValidator(parse_bytes), Field(ge=0, le=LARGEST), _size_schema(0)]
 Count = Annotated[int, Field(ge=1, le=10**9)]
 
 
@@ -97,9 +98,34 @@ class PolicySpec(Frozen):
         return {"name": self.name, **self.params} if self.params else self.name
 
 
-class Memory(Frozen):
-    """GPU memory of the expert cache: exactly one of slots, bytes and share."""
+class KVMemory(Frozen):
+    """Paged memory for keys and values: of a given size, or what the experts leave of `memory.gpu`."""
 
+    blocks: Count | None = Field(None, description="blocks")
+    bytes: ByteSize | None = Field(None, description='bytes, such as "4GB"; cut to whole blocks')
+    share: float | None = Field(
+        None, gt=0, le=1, description="share of memory.gpu without static weights and workspace, 0 to 1"
+    )
+    block_tokens: Annotated[int, Field(ge=1, le=10**6)] = Field(16, description="tokens of a block, in all layers")
+    preempt: Literal["recompute", "swap"] = Field(
+        "recompute",
+        description="what becomes of a request that has to give up its blocks: it runs again as a prompt, or its "
+        "blocks go to the host and come back",
+    )
+    watermark: float = Field(
+        0.01, ge=0, lt=1, description="share of the blocks that stays free when a request is let in"
+    )
+
+
+class Memory(Frozen):
+    """GPU memory of the expert cache (slots, bytes or share) and of KV memory; out of one budget with `gpu`."""
+
+    gpu: ByteSize | None = Field(
+        None,
+        description="bytes of the GPU for everything: static weights, workspace, experts, staging, KV memory; of the "
+        "experts' size and the size of kv one may be left out and gets what is left",
+    )
+    workspace: NoneOrBytes = Field(0, description="bytes of gpu for activations and the like")
     slots: Count | None = Field(None, description="experts per layer (in either scope; a global cache shares them all)")
     bytes: ByteSize | None = Field(None, description='bytes, such as "12GB" or 16MiB, over all layers')
     share: float | None = Field(None, gt=0, le=1, description="share of the bytes of all experts, 0 to 1")
@@ -109,11 +135,12 @@ class Memory(Frozen):
         description="slots, as large as the largest expert, for experts that bypass the cache; on top of slots, out of "
         "bytes or share",
     )
+    kv: KVMemory | None = Field(None, description="memory for keys and values; no limit if it is not given")
 
     @model_validator(mode="after")
-    def _one(self) -> Memory:
-        if text := memory_rule(self.model_dump()):
-            raise broken(text)
+    def _sized(self) -> Memory:
+        if texts := memory_rules(self.model_dump()):
+            raise broken("; ".join(texts))
         return self
 
 
@@ -374,12 +401,35 @@ class RunConfig(Experiment):
         return self.model_dump(mode="json", exclude={"labels"}, exclude_none=True)
 
 
-def memory_rule(memory: Mapping[str, Any]) -> str | None:
-    """What is wrong with the way that a memory section gives its size, if anything is."""
-    given = [key for key in ("slots", "bytes", "share") if memory.get(key) is not None]
-    if len(given) == 1:
-        return None
-    return f"needs exactly one of slots, bytes and share; it has {' and '.join(given) or 'none'}"
+SIZES = ("slots", "bytes", "share")
+"""of the experts"""
+KV_SIZES = ("blocks", "bytes", "share")
+
+
+def memory_rules(memory: Mapping[str, Any]) -> list[str]:
+    """What is wrong with the way that a memory section gives its sizes."""
+    kv, gpu = memory.get("kv"), memory.get("gpu") is not None
+    experts = [key for key in SIZES if memory.get(key) is not None]
+    texts = []
+    if len(experts) > 1 or not (experts or gpu):
+        less = "" if experts else ", or gpu, of which the experts get what is left"
+        texts.append(f"needs exactly one of slots, bytes and share{less}; it has {' and '.join(experts) or 'none'}")
+    if not gpu and memory.get("workspace"):
+        texts.append("workspace is a part of gpu, which is not given")
+    if not isinstance(kv, Mapping):
+        return texts
+    sizes = [key for key in KV_SIZES if kv.get(key) is not None]
+    if len(sizes) > 1:
+        texts.append(f"kv takes one of blocks, bytes and share; it has {' and '.join(sizes)}")
+    elif not gpu and sizes in ([], ["share"]):
+        what = "its share" if sizes else "what is left"
+        texts.append(f"kv needs blocks or bytes: {what} would be of gpu, which is not given")
+    elif gpu and not (sizes or experts):
+        texts.append(
+            "may leave out the experts' size (slots, bytes or share) or the size of kv (blocks, bytes or share), which "
+            "then gets what is left of gpu; both are left out"
+        )
+    return texts
 
 
 def traffic_rules(traffic: Mapping[str, Any]) -> list[str]:

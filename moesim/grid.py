@@ -15,6 +15,7 @@ from typing import Any
 
 from moesim.document import Node
 from moesim.errors import Problem
+from moesim.experiment import KV_SIZES, SIZES
 
 MOST_POINTS = 10_000
 CASE = "case"
@@ -32,7 +33,6 @@ WHOLE: dict[Path, str] = dict.fromkeys(POLICIES, "name") | {
 }
 NAMED: dict[Path, str] = dict.fromkeys(POLICIES, "name") | {("traffic", "arrivals"): "file"}
 """where a text stands for a mapping that has it under this key"""
-SIZES = ("slots", "bytes", "share")
 ARRIVALS = ("concurrency", "rate", "cv", "arrivals")
 LENGTHS = ("prompt", "output")  # an arrivals file has its own
 
@@ -131,8 +131,9 @@ def _whole(over: Node, at: Path) -> bool:
 
 
 def _dropped(base: Node, over: Node, at: Path) -> tuple[str, ...]:
-    if at == ("memory",) and any(size in over.value for size in SIZES):
-        return SIZES
+    for section, sizes in ((("memory",), SIZES), (("memory", "kv"), KV_SIZES)):
+        if at == section and any(size in over.value for size in sizes):
+            return sizes
     if at == ("traffic",) and "kind" in over.value and over.child("kind").value != base.child("kind").value:
         return (*ARRIVALS, *LENGTHS) if over.child("kind").value == "trace" else ARRIVALS
     return ()

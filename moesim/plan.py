@@ -19,6 +19,7 @@ from moesim.experiment import (
     ArrivalsFile,
     Drift,
     Experiment,
+    KVMemory,
     Lengths,
     Machine,
     Memory,
@@ -29,7 +30,7 @@ from moesim.experiment import (
     Traffic,
     arrivals_rules,
     lengths_rules,
-    memory_rule,
+    memory_rules,
     synthetic_rules,
     traffic_rules,
     warmup_rule,
@@ -43,6 +44,7 @@ SECTIONS: dict[tuple[str, ...], type[BaseModel]] = {
     (): Experiment,
     ("trace",): Synthetic,
     ("memory",): Memory,
+    ("memory", "kv"): KVMemory,
     ("traffic",): Traffic,
     ("traffic", "mix"): Drift,
     ("traffic", "arrivals"): ArrivalsFile,
@@ -181,7 +183,7 @@ def _problems(tree: Node, base: str) -> Iterator[Problem]:
 
 def _rules(tree: Node, values: dict[str, Any]) -> Iterator[Problem]:
     checks: dict[tuple[str, ...], Callable[[Mapping[str, Any]], list[str]]] = {
-        ("memory",): lambda memory: [text] if (text := memory_rule(memory)) else [],
+        ("memory",): memory_rules,
         ("traffic",): traffic_rules,
         ("traffic", "prompt"): lengths_rules,
         ("traffic", "output"): lengths_rules,

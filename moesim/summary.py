@@ -136,10 +136,10 @@ def _plain(value: object) -> str:
 def size(run: Run) -> tuple[int, int | str]:
     """Bytes of all pools and staging slots, and experts per layer where the pools hold a whole number of them."""
     from moesim.hardware.budget import pools, staging_bytes
-    from moesim.sim.setup import keys_of
+    from moesim.sim.setup import keys_of, settle
 
-    memory, loaded = run.config.memory, inputs.load(run.sources)
-    keys = keys_of(loaded)
+    loaded = inputs.load(run.sources)
+    memory, keys = settle(run.config, loaded).memory, keys_of(loaded)
     total = sum(capacity for _, capacity in pools(memory.model_copy(update={"scope": "global"}), keys))
     slots, rest = divmod(total, keys.layers * keys.largest)
     return total + staging_bytes(memory, keys), "" if rest or not keys.equal else slots

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -69,7 +70,7 @@ class ToyCosts:
 
 @dataclass(frozen=True)
 class ToyLink:
-    """`fixed` ns a copy and one ns a byte."""
+    """`fixed` ns a copy and one ns a byte; while both directions are busy 2 to the device and 1.5 to the host."""
 
     fixed: int = 0
     name: str = "toy"
@@ -77,7 +78,14 @@ class ToyLink:
     label: str = "ESTIMATED"
     digest: str = "toy"
 
+    @property
+    def both_ways(self) -> tuple[Fraction, Fraction]:
+        return Fraction(2), Fraction(3, 2)
+
     def copy(self, bytes: int) -> int:
+        return self.fixed + bytes
+
+    def to_host(self, bytes: int) -> int:
         return self.fixed + bytes
 
 

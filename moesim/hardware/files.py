@@ -141,13 +141,23 @@ class Speed(Record):
         return self
 
 
+class BothWays(Record):
+    """How many times as long a copy takes in each direction while the other one is busy."""
+
+    to_device: Annotated[float, Field(ge=1, le=100)]
+    to_host: Annotated[float, Field(ge=1, le=100)]
+    source: str = Field(min_length=1)
+
+
 class LinkFile(Provenance):
-    """A host-to-device link."""
+    """A host-to-device link. Swapped KV memory needs `to_host`, into pinned memory, and `both_ways` as well."""
 
     format: Literal["moesim-link"]
     version: Literal[1]
     pinned: Speed
     pageable: Speed | None = None
+    to_host: Speed | None = None
+    both_ways: BothWays | None = None
 
 
 def increasing(values: Iterable[int]) -> bool:

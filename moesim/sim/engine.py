@@ -182,10 +182,12 @@ class Engine:
             self.cache.verify()
         return end
 
-    def reach(self, start: int) -> None:
-        """Wait for a step's start: the link moves on, and the prefetcher may be asked."""
+    def reach(self, start: int) -> int:
+        """Wait for a step's start: the link moves on, and the prefetcher may be asked. When the host is there."""
         self._wait_until(start)
-        self._advance(max(self.host, start))
+        there = max(self.host, start)
+        self._advance(there)
+        return there
 
     def _finish(self, costs: StepCosts) -> int:
         self._kernel(REST, costs.sample)
@@ -489,7 +491,7 @@ class Engine:
             if self.link.idle_since is None:
                 self._advance(due - 1, idle=True)
             fell = self.link.idle_since
-            if fell is None:
+            if fell is None or fell >= due:
                 return
             self.host = max(self.host, fell)
             self._ask_prefetcher()

@@ -6,6 +6,7 @@ from moesim import policy
 from moesim.errors import InputError, Problem, unknown
 from moesim.experiment import Experiment
 from moesim.sim import setup
+from moesim.sim.room import check_lengths
 from moesim.sim.setup import Inputs
 from moesim.sim.traffic import chosen
 from moesim.sim.workload import eligible, stream
@@ -14,7 +15,16 @@ from moesim.trace.arrivals import Arrivals
 
 def check(config: Experiment, inputs: Inputs) -> list[Problem]:
     """What is wrong between a valid configuration and valid inputs, all of it."""
-    return [*setup.check(config, inputs), *_check_arrivals(config, inputs), *_check_batch(config)]
+    of_setup = setup.check(config, inputs)
+    kv = [] if of_setup else _check_kv(config, inputs)
+    return [*of_setup, *kv, *_check_arrivals(config, inputs), *_check_batch(config)]
+
+
+def _check_kv(config: Experiment, inputs: Inputs) -> list[Problem]:
+    kv = setup.settle(config, inputs).memory.kv
+    if kv is None or kv.blocks is None:
+        return []
+    return check_lengths(config, inputs.trace, kv.blocks, inputs.arrivals)
 
 
 def _check_batch(config: Experiment) -> list[Problem]:

@@ -7,16 +7,25 @@ chunk. The link has no clock of its own: `advance` brings it up to an instant th
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
+from fractions import Fraction
 from itertools import islice, takewhile
+from math import ceil
 from typing import Protocol
 
 NEVER = 1 << 62
 
 
 class CopyCost(Protocol):
+    @property
+    def both_ways(self) -> tuple[Fraction, Fraction]:
+        """How many times as long a copy to the device, and one to the host, takes while the other direction is busy."""
+
     def copy(self, nbytes: int) -> int:
         """Nanoseconds of one copy, its fixed cost included."""
+
+    def to_host(self, nbytes: int) -> int:
+        """The same in the other direction."""
 
 
 class Room(Protocol):
@@ -35,7 +44,7 @@ class Room(Protocol):
 
 
 class Transfer:
-    """One key on its way: `chunks` are the costs in ns of those not yet submitted."""
+    """One key on its way: `chunks` are the costs in ns of those not yet submitted. KV memory has keys below 0."""
 
     __slots__ = ("at", "cancelled_at", "chunks", "demanded", "end", "key", "nbytes", "started")
 
@@ -79,6 +88,8 @@ class Link:
         """nothing is submitted before this"""
         self.busy_ns = 0
         self.dropped = self.cancelled = 0
+        self.slow_until = 0
+        """until when the other direction is busy"""
         self._costs: dict[int, list[int]] = {}
 
     @property
@@ -89,10 +100,12 @@ class Link:
     def chunks(self, nbytes: int) -> list[int]:
         """Cost in ns of each chunk of a key of `nbytes`."""
         if nbytes not in self._costs:
-            whole, rest = divmod(nbytes, self.chunk_bytes)
-            sizes = [self.chunk_bytes] * whole + [rest] * (rest > 0)
-            self._costs[nbytes] = [self.cost.copy(size) for size in sizes]
+            self._costs[nbytes] = self._cut(nbytes, self.cost.copy)
         return self._costs[nbytes]
+
+    def _cut(self, nbytes: int, cost: Callable[[int], int]) -> list[int]:
+        whole, rest = divmod(nbytes, self.chunk_bytes)
+        return [cost(self.chunk_bytes)] * whole + [cost(rest)] * (rest > 0)
 
     # -- asked of it, at an instant to which it has advanced ---------------------------------------------------------
 
@@ -110,6 +123,24 @@ class Link:
             self.planned.pop(key, None)
             self.demands.append(Transfer(key, nbytes, at, self.chunks(nbytes), True))
         self.submit(at)
+
+    def swap_in(self, sizes: Sequence[int], at: int) -> int:
+        """Demand KV memory of these sizes, which needs no room, and go to when the last of it has landed."""
+        for number, nbytes in enumerate(sizes):
+            self.demand(-1 - number, nbytes, at)
+        while any(transfer.key < 0 for transfer in (*self.landing, *self.demands)):
+            self.step()
+        return self.now
+
+    def swap_out(self, sizes: Sequence[int], at: int) -> int:
+        """Copy KV memory of these sizes to the host, one after another; when that is over.
+
+        As long as it lasts, what is submitted the other way takes longer.
+        """
+        factor = self.cost.both_ways[1] if self.active else Fraction(1)
+        costs = (cost for nbytes in sizes for cost in self._cut(nbytes, self.cost.to_host))
+        self.slow_until = at + sum(ceil(cost * factor) for cost in costs)
+        return self.slow_until
 
     def plan(self, keys: Sequence[int], nbytes: Sequence[int], at: int, submit_ns: int = 0) -> int:
         """Replace the prefetches that have not started by `keys`, most urgent first, from `at` on.
@@ -267,7 +298,7 @@ class Link:
         return True
 
     def _start(self, transfer: Transfer) -> bool:
-        if not self.room.make_room(transfer.key, True):
+        if transfer.key >= 0 and not self.room.make_room(transfer.key, True):
             return False
         transfer.started = True
         self.moving[transfer.key] = transfer
@@ -290,6 +321,8 @@ class Link:
 
     def _send_chunk(self, transfer: Transfer, now: int, line: deque[Transfer]) -> None:
         cost, *transfer.chunks = transfer.chunks
+        if now < self.slow_until:
+            cost = ceil(cost * self.cost.both_ways[0])
         self.busy_ns += cost
         self.ends.append(max(self.ends[-1], now) + cost)
         transfer.end = self.ends[-1]
@@ -304,7 +337,8 @@ class Link:
             self.room.drained(done.cancelled_at, done.nbytes)
         else:
             del self.moving[done.key]
-            self.room.landed(done.key, done.demanded)
+            if done.key >= 0:
+                self.room.landed(done.key, done.demanded)
         self.release(now)
         if not self.active:
             self.idle_since = now

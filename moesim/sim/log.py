@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from moesim.sim import kv
 from moesim.sim.engine import CLASSES, PARTS
 from moesim.sim.misses import COUNTS
 from moesim.sim.workload import Request
@@ -31,6 +32,7 @@ COUNTED = (
 GIVEN = ("step", "start_ns", "end_ns", "prefill_tokens", "decode_tokens", "requests")
 WIDTH = len(GIVEN) + len(PARTS) + len(COUNTED)
 CHUNK = 1024
+LINK_BUSY = len(GIVEN) + len(PARTS) + COUNTED.index("link_busy_ns")
 
 
 class StepLog:
@@ -39,6 +41,8 @@ class StepLog:
     def __init__(self) -> None:
         self._chunks: list[np.ndarray] = []
         self._length = 0
+        self.kv: list[tuple[int, ...]] = []
+        """`kv.COUNTED` of each step, where KV memory has an end"""
 
     def add(self, row: Sequence[int] | np.ndarray) -> None:
         """A step is over."""
@@ -47,6 +51,10 @@ class StepLog:
             self._chunks.append(np.empty((CHUNK, WIDTH), dtype=np.int64))
         self._chunks[-1][at - CHUNK] = row
         self._length += 1
+
+    def add_link_busy(self, ns: int) -> None:
+        """The link was busy for `ns` up to now with what the last row does not know of."""
+        self._chunks[-1][(self._length - 1) % CHUNK - CHUNK, LINK_BUSY] += ns
 
     def __len__(self) -> int:
         return self._length
@@ -81,21 +89,34 @@ class StepLog:
         table |= {
             name: count[name] for name in ("demand_bytes", "prefetch_bytes", "wasted_bytes", "evictions", "waves")
         }
+        if self.kv:
+            table |= dict(zip(kv.COUNTED, np.array(self.kv, dtype=np.int64).T, strict=True))
         table["measured"] = table["step"] >= warmup
         return table
 
     def counters(self, warmup: int, layers: int) -> dict[str, int]:
-        """Sums over the measured steps. The nine parts and `idle_ns` add up to `span_ns` exactly."""
+        """Sums over the measured steps. The nine parts, `kv_stall_ns` and `idle_ns` add up to `span_ns` exactly."""
         rows, parts, counts = self.rows[warmup:], self.parts[warmup:].sum(axis=0), self.counts
         _, start, end, prefill, decode, _ = rows.T
         measured = len(rows) > 0
         span = int(end[-1] - start[0]) if measured else 0
         busy = int((end - start).sum())
-        found = {"steps": len(rows), "layer_events": len(rows) * layers, "span_ns": span, "idle_ns": span - busy}
+        of_kv = self._of_kv(warmup)
+        found = {"steps": len(rows), "layer_events": len(rows) * layers, "span_ns": span}
+        found["idle_ns"] = span - busy - of_kv["kv_stall_ns"]
         found |= {"prefill_tokens": int(prefill.sum()), "decode_tokens": int(decode.sum())}
         found |= {f"{name}_ns": int(ns) for name, ns in zip(PARTS, parts, strict=True)}
         total = counts[-1] - (counts[warmup - 1] if warmup else 0) if measured else np.zeros(len(COUNTED), np.int64)
-        return found | dict(zip(COUNTED, map(int, total), strict=True))
+        return found | dict(zip(COUNTED, map(int, total), strict=True)) | of_kv
+
+    def _of_kv(self, warmup: int) -> dict[str, int]:
+        """What KV memory did in the measured steps; what the first of them waited for lies before the span."""
+        rows = np.array(self.kv[warmup:], dtype=np.int64).reshape(-1, len(kv.COUNTED))
+        if not len(rows):
+            return {"kv_stall_ns": 0}
+        found = dict(zip(kv.COUNTED, map(int, rows.sum(axis=0)), strict=True))
+        found["kv_stall_ns"] -= int(rows[0, 1])
+        return {"kv_blocks_peak": int(rows[:, 0].max()), **found}
 
 
 def requests_table(requests: Sequence[Request], warmup: int) -> dict[str, np.ndarray]:
@@ -116,6 +137,7 @@ def requests_table(requests: Sequence[Request], warmup: int) -> dict[str, np.nda
         "finished_ns": ints("finished"),
         "prompt_tokens": ints("prompt"),
         "output_tokens": ints("output"),
+        "preemptions": ints("preemptions"),
         "recycled": np.array([r.recycled for r in came], dtype=bool),
         "stitched_tokens": ints("stitched_tokens"),
         "recycled_tokens": ints("recycled_tokens"),

@@ -116,7 +116,7 @@ class Roll:
         requests, produced, leaving = self.server.workload.requests, self.produced, 0
         for number, start, tokens, prefill in self.parts:
             request, reached = requests[number], start + tokens
-            if prefill and reached < request.prompt:
+            if prefill and reached < request.goal:
                 continue
             produced[number] += 1
             if produced[number] < request.output:

@@ -9,7 +9,8 @@ import numpy as np
 from moesim.policy import BatchPolicy, Limits
 from moesim.sim.forecast import Forecaster
 from moesim.sim.foresight import first_uses, of_schedule
-from moesim.sim.scheduler import Scheduler
+from moesim.sim.kv import Moves
+from moesim.sim.scheduler import Again, Scheduler
 from moesim.sim.work import Work
 from moesim.sim.workload import Request, Workload
 from moesim.trace.routing import RoutingTrace
@@ -22,6 +23,8 @@ class Frame:
     visible: tuple[int, ...]
     """requests whose prompt or next token had become visible since the step before, in that order"""
     work: Work
+    moves: Moves | None = None
+    """of KV memory, where there is one"""
 
 
 @dataclass(slots=True)
@@ -60,10 +63,18 @@ class Schedule:
         forecaster = Forecaster(policy, limits, trace, sequences)
         later = []
         reached: dict[int, int] = {}
+        held: set[int] = set()
+        again = again_of(self.workload, trace)
         for step, frame in enumerate(self.frames):
             for number in frame.visible:
                 join(scheduler, self.workload[number], reached.get(number, 0), trace)
-            scheduler.take(frame.work.parts)
+            shown = list(scheduler.queue.values())
+            if frame.moves is not None:
+                scheduler.to_front(frame.moves.preempted, again)
+                held.difference_update(gone.request for gone in frame.moves.preempted)
+                held.update(part.request for part in frame.work.parts)
+                shown = [q for q in scheduler.queue.values() if q.request in held or q.request in frame.moves.idle]
+            scheduler.take(frame.work.parts, shown)
             reached.update((part.request, part.start + part.tokens) for part in frame.work.parts)
             coming = forecaster.steps(list(scheduler.queue.values()), frame.work.parts, persist)
             later.append(first_uses(coming, step, experts, unseen))
@@ -79,6 +90,11 @@ def routes_of(trace: RoutingTrace, sequence: int, start: int, tokens: int) -> np
         return None
     row = trace.offsets[sequence] + start
     return trace.experts[row : row + tokens, 0, 0].copy()
+
+
+def again_of(workload: Workload, trace: RoutingTrace) -> Again:
+    """The routes of the first so many tokens of a request: what runs again after a preemption."""
+    return lambda number, tokens: routes_of(trace, workload[number].sequence, 0, tokens)
 
 
 def join(scheduler: Scheduler, request: Request, position: int, trace: RoutingTrace) -> None:

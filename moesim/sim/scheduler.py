@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import numpy as np
 
 from moesim.policy import BatchPolicy, Limits, Queued
 from moesim.policy.queue import Routes
+from moesim.sim.kv import Preempted
 from moesim.sim.work import Part
+
+Again = Callable[[int, int], np.ndarray | None]
+"""routes of the first so many tokens of a request, for what has to run again"""
 
 
 class Scheduler:
@@ -38,33 +45,60 @@ class Scheduler:
 
     @property
     def pass_over_bound(self) -> int | None:
-        """The largest bound that the policy states for a request it has admitted so far; None where it states none."""
-        return self.policy.bound(self.limits, self.most_ahead)
+        """The largest bound that the policy states for a request it has admitted so far; None where it states none.
+
+        It states none for a queue in which others are put ahead of those that wait: where somebody was preempted.
+        """
+        return self.policy.bound(self.limits, self.most_ahead) if self.bounded else None
+
+    def to_front(self, preempted: Sequence[Preempted], routes: Again) -> None:
+        """These gave up their memory, the one admitted first being the last; with swapping they are as they were."""
+        if not preempted:
+            return
+        self.bounded = False
+        front: dict[int, Queued] = {}
+        for request, _, prompt, swapped in reversed(preempted):
+            gone = self.queue.pop(request)
+            if swapped:
+                gone.skipped = 0
+                front[request] = gone
+            else:
+                front[request] = Queued(request, 0, prompt, prompt, partial(routes, request, prompt))
+        rest = dict(self.queue)
+        self.queue.clear()
+        self.queue.update(front | rest)
+
+    def ready(self) -> bool:
+        """Whether a step can be formed."""
+        return bool(self.queue)
 
     def form(self) -> tuple[Part, ...]:
-        """Ask the policy for the next step and take it out of the queue; empty if nothing is ready."""
-        chosen = self.policy.form(list(self.queue.values()), self.limits) if self.queue else []
-        self._hold_to_rules(chosen)
-        return self.take([Part(q.request, q.position, n, q.prompt_left > 0) for q, n in chosen])
+        """Ask the policy for the next step and take it out of the queue, which must be `ready`."""
+        shown = self._shown()
+        chosen = self.policy.form(shown, self.limits)
+        self._hold_to_rules(chosen, shown)
+        return self.take([Part(q.request, q.position, n, q.prompt_left > 0) for q, n in chosen], shown)
 
-    def take(self, parts: Sequence[Part]) -> tuple[Part, ...]:
-        """These parts run now: advance their requests, age the others."""
+    def _shown(self) -> list[Queued]:
+        return list(self.queue.values())
+
+    def take(self, parts: Sequence[Part], shown: Sequence[Queued]) -> tuple[Part, ...]:
+        """These parts run now: advance their requests, age the others that were shown."""
         queue = self.queue
-        going_on = set()
+        chosen = set()
         for request, _, tokens, _ in parts:
             queued = queue[request]
             waited = self._turns(queued)
+            chosen.add(request)
             if queued.known == tokens:
                 del queue[request]
-            else:
-                going_on.add(request)
             begins = not self.policy.admitted(queued)
             queued.advance(tokens)
             self.ahead += self._turns(queued) - waited
             if begins and queued.known:
                 self._admitted_in_place(request)
-        for request, queued in queue.items():
-            if request not in going_on:
+        for queued in shown:
+            if queued.request not in chosen:
                 queued.skipped += 1
                 if queued.skipped > self.longest_pass_over and self.policy.admitted(queued):
                     self.longest_pass_over = queued.skipped
@@ -92,11 +126,11 @@ class Scheduler:
             return 0
         return -(-queued.known // self.limits.max_tokens)
 
-    def _hold_to_rules(self, chosen: Sequence[tuple[Queued, int]]) -> None:
+    def _hold_to_rules(self, chosen: Sequence[tuple[Queued, int]], shown: Sequence[Queued]) -> None:
         """A policy that breaks the rules is a bug of the policy: say which rule."""
         name, limits = self.policy.name, self.limits
-        if self.queue and not chosen:
-            raise RuntimeError(f"batch policy {name!r} formed an empty step while {len(self.queue)} requests wait")
+        if not chosen:
+            raise RuntimeError(f"batch policy {name!r} formed an empty step while {len(shown)} requests wait")
         seen, total = set(), 0
         for queued, tokens in chosen:
             if not 0 < tokens <= queued.known:

@@ -15,10 +15,12 @@ from moesim.sim.compiled import Compiled
 from moesim.sim.engine import StepCosts
 from moesim.sim.forecast import Forecaster
 from moesim.sim.foresight import first_uses, persisting
+from moesim.sim.kv import Blocks, Moves
 from moesim.sim.log import StepLog
 from moesim.sim.misses import COUNTS
 from moesim.sim.oracle import FreeOracle
-from moesim.sim.schedule import Frame, Schedule, join
+from moesim.sim.paged import PagedScheduler
+from moesim.sim.schedule import Frame, Schedule, again_of, join
 from moesim.sim.scheduler import Scheduler
 from moesim.sim.setup import Inputs, Setup
 from moesim.sim.work import Part, Work, make_work
@@ -50,7 +52,13 @@ class Server:
         self.limits = Limits(config.scheduler.max_tokens, config.scheduler.max_requests)
         made = policy.make("batch", config.scheduler.batch)
         assert isinstance(made, BatchPolicy)
-        self.scheduler = Scheduler(made, self.limits)
+        self.blocks: Blocks | None = None
+        """KV memory, where it has an end"""
+        if (kv := config.memory.kv) is None:
+            self.scheduler = Scheduler(made, self.limits)
+        else:
+            self.blocks = Blocks(kv, kv.block_tokens * inputs.shape.kv_bytes_per_token)
+            self.scheduler = PagedScheduler(made, self.limits, self.blocks, again_of(workload, self.trace))
         self.log = StepLog()
         self.router_free = 0
         self.rows: list[int] = []
@@ -91,7 +99,7 @@ class Server:
         for number, start, tokens, prefill in parts:
             request = requests[number]
             reached = start + tokens
-            if not prefill or reached == request.prompt:
+            if not prefill or reached == request.goal:
                 yielding.append(request)
                 if request.produced + 1 < request.output:
                     continuing.append((request, reached))
@@ -104,7 +112,8 @@ class Server:
         for part in work.parts:
             if part.start == 0:
                 request = self.workload.requests[part.request]
-                request.started, request.started_step = start, step
+                if request.started_step < 0:
+                    request.started, request.started_step = start, step
         compiled, kinds = self.compiled, self.setup.foresights
         if compiled is not None:
             # Only a victim is chosen by what comes later, and without a miss there is none.
@@ -112,6 +121,8 @@ class Server:
             known = later(kinds[0]) if missing and compiled.foresees else None
             end = compiled.run(step, start, sampled, continuing, known)
             self.log.add(compiled.book)
+            if self.setup.link.busy_ns:
+                self.log.add_link_busy(self.setup.link.busy_ns)
         else:
             work.costs = work.costs or self.costs_of(work, sampled, continuing)
             end = self.setup.engine.run(step, work, work.costs, start, [later(kind) for kind in kinds])
@@ -119,6 +130,21 @@ class Server:
         if step % 100 == 99:
             self.progress(step + 1)
         return end
+
+    def start_of(self, formed: int, moves: Moves) -> int:
+        """When a step that was formed starts: once what it moves of KV memory is there. Enter the moves in the log."""
+        requests = self.workload.requests
+        for request, _, prompt, swapped in moves.preempted:
+            requests[request].preemptions += 1
+            if not swapped:
+                requests[request].goal = prompt
+        start, link = formed, self.setup.link
+        out, back = moves.swapped_out, moves.swapped_in
+        if out or back:
+            at = formed if self.compiled else self.setup.engine.reach(formed)
+            start = link.swap_out(out, at) if out else link.swap_in(back, at)
+        self.log.kv.append(moves.row(start - formed))
+        return start
 
     def _row(self, step: int, start: int, end: int, work: Work) -> list[int]:
         engine, cache, link = self.setup.engine, self.setup.cache.count, self.setup.link
@@ -168,6 +194,8 @@ class FreeServer(Server):
         self.in_router: dict[int, int] = {}
         """position of each request whose prompt or token is there and not routed yet"""
         self.arrived = self.left = 0
+        self.kept: dict[int, int] = {}
+        """tokens of each request that KV memory should have room for, if that is checked"""
         self.forecaster = Forecaster(self.scheduler.policy, self.limits, self.trace, workload.sequences)
         self.oracle = FreeOracle(self) if any(level == "oracle" for level, _ in setup.foresights) else None
         self.rolls = self.oracle is not None
@@ -177,7 +205,7 @@ class FreeServer(Server):
         self.env.process(self._arrivals())
         for step in range(self.config.steps):
             self._reach(self.now)
-            while not self.scheduler.queue:
+            while not self.scheduler.ready():
                 if self.left == self.config.traffic.requests:
                     return
                 self._reach(int(self.env.peek()))
@@ -232,15 +260,22 @@ class FreeServer(Server):
             self.setup.engine.reach(start)  # the batcher may look at the cache
         parts = self.scheduler.form()
         work = make_work(parts, self.trace, self.workload.sequences)
+        moves = None
+        if isinstance(self.scheduler, PagedScheduler):
+            moves = self.scheduler.moves
+            start = self.start_of(start, moves)
+            self._check_blocks(parts, moves)
         yielding, continuing = self.sampling(parts)
         if self.recording:
-            self.frames.append(Frame(tuple(self.came_into_view), work))
+            self.frames.append(Frame(tuple(self.came_into_view), work, moves))
             self.came_into_view = []
         later = partial(self._later, step, work)
         end = self.run_step(step, work, start, len(yielding), len(continuing), later)
         # The step's tokens join the queue before what arrives when it ends.
         self._reach(end, arrivals=False)
         finished = self.deliver(yielding)
+        if self.blocks is not None:
+            self._free_blocks(yielding)
         self._requeue(continuing)
         self.left += finished
         if self.config.traffic.kind == "closed":
@@ -249,6 +284,26 @@ class FreeServer(Server):
                 if self.recording:
                     self.after_step[request.number] = step
                 self._arrive(request)
+
+    def _free_blocks(self, yielding: Sequence[Request]) -> None:
+        """Requests that are answered need no KV memory any more."""
+        assert self.blocks is not None
+        for request in yielding:
+            if request.produced == request.output:
+                self.blocks.release(request.number)
+                self.kept.pop(request.number, None)
+        if self.setup.engine.check:
+            self.blocks.verify(self.kept)
+
+    def _check_blocks(self, parts: Sequence[Part], moves: Moves) -> None:
+        """Whether those that should have blocks have them, and no others (`--check`)."""
+        if self.blocks is None or not self.setup.engine.check:
+            return
+        for gone in moves.preempted:
+            del self.kept[gone.request]
+        for request, first, tokens, _ in parts:
+            self.kept[request] = max(first + tokens, self.workload.requests[request].goal)
+        self.blocks.verify(self.kept)
 
     def _requeue(self, continuing: Sequence[tuple[Request, int]]) -> None:
         """The sampled tokens go to the end of the queue, in the order of the step, once they are routed."""
@@ -302,6 +357,9 @@ class ReplayServer(Server):
         for step, frame in enumerate(self.schedule.frames):
             self._arrive(now, max(frame.visible, default=-1))
             start = max([now, *(self.ready.get(p.request, 0) for p in frame.work.parts)])
+            if frame.moves is not None:
+                start = max([start, *(self.ready.get(p.request, 0) for p in frame.moves.preempted)])
+                start = self.start_of(start, frame.moves)
             yielding, continuing = self.sampling(frame.work.parts)
             later = partial(self._later, step)
             now = self.run_step(step, frame.work, start, len(yielding), len(continuing), later)

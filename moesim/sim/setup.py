@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from moesim import policy
 from moesim.errors import InputError, Problem, unknown
-from moesim.experiment import Drift, Experiment, Memory
-from moesim.hardware.budget import pools
+from moesim.experiment import Drift, Experiment
+from moesim.hardware.budget import budget, pools, settled
 from moesim.hardware.costs import CostTable
 from moesim.hardware.keys import Keys
 from moesim.hardware.link import LinkTable
@@ -31,6 +31,7 @@ from moesim.sim.foresight import Foresight
 from moesim.sim.link import Link
 from moesim.sim.misses import Misses
 from moesim.sim.predictions import Predictions
+from moesim.sim.room import check_memory
 from moesim.sim.rows import StepRows
 from moesim.sim.workload import eligible
 from moesim.trace.arrivals import Arrivals
@@ -78,23 +79,7 @@ def _check_fit(config: Experiment, inputs: Inputs) -> list[Problem]:
         )
     if memory.slots is not None and memory.slots > shape.experts:
         found.append(Problem("memory.slots", f"{memory.slots} is more than the {shape.experts} experts of a layer"))
-    return found or _check_memory(memory, keys_of(inputs), shape.name)
-
-
-def _check_memory(memory: Memory, keys: Keys, name: str) -> list[Problem]:
-    if keys.shared and memory.scope == "layer":
-        return [Problem("memory.scope", f"is layer, but layers of {name} share experts: it must be global")]
-    found = []
-    for number, (of_pool, capacity) in enumerate(pools(memory, keys)):
-        largest = max(keys.sizes[key] for key in of_pool)
-        if capacity >= largest or (capacity >= 0 and memory.staging):
-            continue
-        a_layer = "a layer" if keys.equal else f"layer {number}"
-        where = a_layer if memory.scope == "layer" else "all layers"
-        less = f" once {memory.staging} staging slots are taken off" if memory.staging else ""
-        text = f"gives {where} {capacity:,} bytes{less}, but one key of {name} takes {largest:,}"
-        found.append(Problem("memory", text))
-    return found[:1]
+    return found or check_memory(config, keys_of(inputs), shape, inputs.link)
 
 
 def _check_traffic(config: Experiment, inputs: Inputs) -> list[Problem]:
@@ -263,6 +248,22 @@ def _prefetcher(config: Experiment, view_for: Callable[[Policy], View], resident
     return made
 
 
+def settle(config: Experiment, inputs: Inputs) -> Experiment:
+    """The configuration with the sizes of its memory in bytes and blocks."""
+    memory = settled(config.memory, keys_of(inputs), inputs.shape)
+    return config if memory is config.memory else config.model_copy(update={"memory": memory})
+
+
+def _memory_labels(config: Experiment, inputs: Inputs) -> dict[str, str]:
+    kv = config.memory.kv
+    found = budget(config.memory, keys_of(inputs), inputs.shape)
+    labels = {"kv": "KV memory: no limit"}
+    if kv is not None:
+        size = f"{found.blocks:,} blocks of {kv.block_tokens:,} tokens ({found.kv / 1e9:.3g} GB)"
+        labels["kv"] = f"KV memory: {size}, {kv.preempt}"
+    return labels if found.gpu is None else {**labels, "memory": f"GPU memory: {found}; left {found.left:,}"}
+
+
 def _labels(config: Experiment, inputs: Inputs, levels: set[str]) -> dict[str, str]:
     meta, shape = inputs.trace.meta, inputs.shape
     oracle = "" if "oracle" not in levels else "oracle" if config.schedule == "frozen" else "oracle, not a bound"
@@ -270,6 +271,6 @@ def _labels(config: Experiment, inputs: Inputs, levels: set[str]) -> dict[str, s
         "costs": f"{inputs.costs.label} (table {inputs.costs.name}, {inputs.costs.device})",
         "link": f"{inputs.link.label} (table {inputs.link.name}, {inputs.link.device})",
         "routing": f"routing: {meta.model} ({meta.label}), shape: {shape.name}",
-        "kv": "KV memory: no limit",
+        **_memory_labels(config, inputs),
         "oracle": oracle,
     }

@@ -18,7 +18,7 @@ from moesim.sim.log import requests_table
 from moesim.sim.result import RunResult
 from moesim.sim.schedule import Schedule
 from moesim.sim.server import FreeServer, ReplayServer, Server
-from moesim.sim.setup import Inputs, set_up
+from moesim.sim.setup import Inputs, set_up, settle
 from moesim.sim.workload import Workload
 
 Progress = Callable[[int], None]
@@ -33,6 +33,9 @@ def schedule_key(config: Experiment, inputs: Inputs, replication: int) -> str:
     free = {"name", "question", "memory", "cache", "prefetch", "miss", "preset", "labels"}
     plain = config.model_dump(mode="json", exclude=free)
     plain["machine"].pop("expert_start", None)
+    if (kv := settle(config, inputs).memory.kv) is not None:
+        plain["kv"] = kv.model_dump(mode="json")
+        plain["kv_link"] = inputs.link.digest if kv.preempt == "swap" else ""
     arrivals = inputs.arrivals.digest if inputs.arrivals else ""
     digests = (inputs.trace.digest, id(inputs.trace), inputs.costs.digest, inputs.shape.name, arrivals)
     return json.dumps([plain, replication, digests], sort_keys=True)
@@ -55,6 +58,7 @@ def simulate(
 
     Raises InputError where a cost table does not reach (see `CostTable`).
     """
+    config = settle(config, inputs)
     setup = set_up(config, inputs, replication, verify=check, direct=direct)
     workload = _workload(config, inputs, replication)
     config, served = _served(config, inputs, workload)

@@ -40,12 +40,18 @@ class Request:
     first_token: int = NOT_YET
     finished: int = NOT_YET
     produced: int = 0
+    goal: int = NOT_YET
+    """tokens that it processes as a prompt: `prompt`, more of them after it was preempted"""
+    preemptions: int = 0
     captured: int = NOT_YET
     """the captured sequence that it begins with"""
     stitched_tokens: int = 0
     recycled_tokens: int = 0
     borrowed_tokens: int = 0
     """stitched or recycled (see `Borrowed`)"""
+
+    def __post_init__(self) -> None:
+        self.goal = self.prompt
 
 
 def eligible(trace: RoutingTrace, traffic: Traffic) -> np.ndarray:

@@ -97,6 +97,7 @@ def _identity(run: Run, named: bool) -> Row:
         "scope": memory.scope,
         "slots": slots,
         "bytes": total,
+        **_kv(run),
         "schedule": config.schedule,
     }
 
@@ -143,6 +144,18 @@ def size(run: Run) -> tuple[int, int | str]:
     total = sum(capacity for _, capacity in pools(memory.model_copy(update={"scope": "global"}), keys))
     slots, rest = divmod(total, keys.layers * keys.largest)
     return total + staging_bytes(memory, keys), "" if rest or not keys.equal else slots
+
+
+def _kv(run: Run) -> Row:
+    """Blocks and bytes of KV memory, where it has an end; and what else takes a part of the GPU's budget."""
+    from moesim.hardware.budget import budget
+    from moesim.sim.setup import keys_of
+
+    memory, loaded = run.config.memory, inputs.load(run.sources)
+    found = budget(memory, keys_of(loaded), loaded.shape)
+    kv = {} if found.blocks is None else {"kv_blocks": found.blocks, "kv_bytes": found.kv}
+    gpu = {} if found.gpu is None else {"gpu_bytes": found.gpu, "static_bytes": found.static + found.workspace}
+    return {**kv, **gpu}
 
 
 def cell(value: Any) -> str:

@@ -134,10 +134,11 @@ def _configuration(runs: pd.DataFrame, keys: list[str], decided: Sequence[str]) 
 
 
 def _compares(key: str, row: dict[str, str]) -> bool:
-    """Whether a column must agree: not the policy's own, and of the memory its bytes."""
+    """Whether a column must agree: not the policy's own, and of the memory its bytes and KV memory."""
     if key == "slots":
         return not row.get("bytes")
-    return key not in POLICY and key.split(".")[0] not in ("cache", "memory", PRESET)
+    beside = key.startswith("memory.kv")
+    return beside or (key not in POLICY and key.split(".")[0] not in ("cache", "memory", PRESET))
 
 
 def _horizon(row: dict[str, str]) -> float:

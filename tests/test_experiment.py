@@ -214,8 +214,8 @@ def test_what_is_missing_is_named_with_what_it_is(tmp_path: Path) -> None:
 def test_a_mistake_in_a_setting_is_placed_there(tmp_path: Path) -> None:
     path = write(tmp_path)
     assert mistakes(path, "memory.slots=[3, -1]", "memory.scop=layer", "cache.decay=1") == [
-        "--set memory.scop: unknown key 'scop'; did you mean 'scope'? There is: bytes, gpu, kv, scope, share, slots, staging, "
-        "workspace",
+        "--set memory.scop: unknown key 'scop'; did you mean 'scope'? There is: bytes, gpu, kv, "
+        "scope, share, slots, staging, workspace",
         "--set cache.name: is missing; it is the name of the policy",
         "--set memory.slots: -1 must be at least 1",
     ]

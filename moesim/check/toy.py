@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -77,6 +77,10 @@ class ToyLink:
     device: str = "none"
     label: str = "ESTIMATED"
     digest: str = "toy"
+
+    @property
+    def lacks(self) -> Sequence[str]:
+        return ()
 
     @property
     def both_ways(self) -> tuple[Fraction, Fraction]:

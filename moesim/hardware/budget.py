@@ -98,7 +98,7 @@ def budget(memory: Size, keys: Keys, shape: ModelShape) -> Budget:
     else:
         blocks = max(0, left - experts) // block
     if not sized:
-        experts = min(left - (blocks or 0) * block, keys.total_bytes + staging)
+        experts = max(0, min(left - (blocks or 0) * block, keys.total_bytes + staging))
     return Budget(memory.gpu, shape.static_bytes, memory.workspace, experts, staging, block, blocks)
 
 

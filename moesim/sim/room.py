@@ -67,7 +67,7 @@ def check_lengths(config: Experiment, trace: RoutingTrace, blocks: int, arrivals
         return []
     asks = "may ask for any number" if longest is None else f"asks for up to {longest:,}"
     text = (
-        f"has {blocks:,} blocks of {kv.block_tokens:,} tokens, room for a request of {most:,} tokens, prompt and output; "
+        f"has {blocks:,} blocks of {kv.block_tokens:,} tokens, room for a request of {most:,} tokens with its output; "
         f"the traffic {asks}; what limits them: {', '.join(f'traffic.{key}' for key in keys)}"
     )
     return [Problem("memory.kv", text)]

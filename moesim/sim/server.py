@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator, Sequence
 from functools import partial
 
@@ -208,8 +209,15 @@ class FreeServer(Server):
             while not self.scheduler.ready():
                 if self.left == self.config.traffic.requests:
                     return
-                self._reach(int(self.env.peek()))
+                self._reach(self._next_event())
             self._step(step)
+
+    def _next_event(self) -> int:
+        due = self.env.peek()
+        if due == math.inf:
+            queue = list(self.scheduler.queue)
+            raise AssertionError(f"{self.left} requests have left, {queue} wait, nothing may run and nothing comes")
+        return int(due)
 
     def _reach(self, time: int, *, arrivals: bool = True) -> None:
         """Go to `time`: everything that happens before it and, with `arrivals`, at that instant."""
@@ -290,10 +298,14 @@ class FreeServer(Server):
         assert self.blocks is not None
         for request in yielding:
             if request.produced == request.output:
-                self.blocks.release(request.number)
+                self._release(request.number)
                 self.kept.pop(request.number, None)
         if self.setup.engine.check:
             self.blocks.verify(self.kept)
+
+    def _release(self, request: int) -> None:
+        assert self.blocks is not None
+        self.blocks.release(request)
 
     def _check_blocks(self, parts: Sequence[Part], moves: Moves) -> None:
         """Whether those that should have blocks have them, and no others (`--check`)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,25 @@ def test_pageable_memory_is_slower_where_there_are_figures() -> None:
 def test_more_bytes_never_take_less_time(bytes: int, more: int) -> None:
     link = load_link("h100-pcie5")
     assert link.copy(bytes + more) >= link.copy(bytes) >= link.fixed_ns
+
+
+def test_the_other_direction_and_both_at_once() -> None:
+    link = load_link("h100-pcie5")
+    assert link.to_host(KEY) == 10_000 + 2_563_319
+    assert link.both_ways == (Fraction(28, 25), Fraction(28, 25))
+    assert load_link("a100-pcie4").both_ways == (Fraction(2), Fraction(53, 50))
+    assert load_link("a100-pcie4").to_host(KEY) == 10_000 + 5_410_653
+
+
+def test_a_link_that_does_not_say_what_the_other_direction_takes(tmp_path: Path) -> None:
+    document = json.loads((data_dir("links") / "pcie3.json").read_text())
+    del document["to_host"], document["both_ways"]
+    (tmp_path / "one-way.json").write_text(json.dumps(document))
+    assert load_link(tmp_path / "one-way.json").lacks == ["to_host", "both_ways"]
+    document["both_ways"] = {"to_device": 0.5, "to_host": 1, "source": "a test"}
+    (tmp_path / "fast.json").write_text(json.dumps(document))
+    with pytest.raises(InputError, match="both_ways.to_device"):
+        load_link(tmp_path / "fast.json")
 
 
 def measured(tmp_path: Path, points: object) -> LinkTable:

@@ -147,15 +147,14 @@ def size(run: Run) -> tuple[int, int | str]:
 
 
 def _kv(run: Run) -> Row:
-    """Blocks and bytes of KV memory, where it has an end; and what else takes a part of the GPU's budget."""
+    """Blocks and bytes of KV memory, where it has an end, and the GPU's budget, where there is one."""
     from moesim.hardware.budget import budget
     from moesim.sim.setup import keys_of
 
     memory, loaded = run.config.memory, inputs.load(run.sources)
     found = budget(memory, keys_of(loaded), loaded.shape)
     kv = {} if found.blocks is None else {"kv_blocks": found.blocks, "kv_bytes": found.kv}
-    gpu = {} if found.gpu is None else {"gpu_bytes": found.gpu, "static_bytes": found.static + found.workspace}
-    return {**kv, **gpu}
+    return kv if found.gpu is None else {**kv, "gpu_bytes": found.gpu}
 
 
 def cell(value: Any) -> str:

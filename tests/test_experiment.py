@@ -370,3 +370,38 @@ def test_every_shipped_experiment_is_without_a_mistake() -> None:
     assert files
     for file in files:
         assert read_plan(file).runs(), file
+
+
+@pytest.mark.parametrize(
+    ("memory", "text"),
+    [
+        ({}, "needs exactly one of slots, bytes and share, or gpu, of which the experts get what is left; it has none"),
+        ({"gpu": 5, "slots": 1, "share": 0.5}, "needs exactly one of slots, bytes and share; it has slots and share"),
+        ({"slots": 1, "workspace": 5}, "workspace is a part of gpu, which is not given"),
+        ({"slots": 1, "kv": {}}, "kv needs blocks or bytes: what is left would be of gpu, which is not given"),
+        ({"slots": 1, "kv": {"share": 0.5}}, "kv needs blocks or bytes: its share would be of gpu, which is not given"),
+        ({"slots": 1, "kv": {"blocks": 3, "bytes": 9}}, "kv takes one of blocks, bytes and share; it has blocks and b"),
+        ({"gpu": 5, "kv": {}}, "may leave out the experts' size (slots, bytes or share) or the size of kv"),
+    ],
+)
+def test_sizes_of_memory_that_do_not_go_together(tmp_path: Path, memory: dict[str, Any], text: str) -> None:
+    (found,) = mistakes(write(tmp_path, memory=memory))
+    assert f": memory: {text}" in found
+
+
+def test_mistakes_in_kv_memory_have_their_places(tmp_path: Path) -> None:
+    kv = {"blocks": 0, "watermark": 1, "preempt": "swop", "block_token": 8}
+    found = [problem.split(": ", 1)[1] for problem in mistakes(write(tmp_path, memory={"slots": 3, "kv": kv}))]
+    assert sorted(found) == [
+        "memory.kv.block_token: unknown key 'block_token'; did you mean 'block_tokens'? There is: block_tokens, "
+        "blocks, bytes, preempt, share, watermark",
+        "memory.kv.blocks: 0 must be at least 1",
+        "memory.kv.preempt: unknown value 'swop'; did you mean 'swap'? There is: recompute, swap",
+        "memory.kv.watermark: 1 must be less than 1",
+    ]
+
+
+def test_a_request_that_never_fits_kv_memory_is_refused_before_the_run(tmp_path: Path) -> None:
+    (found,) = mistakes(write(tmp_path, memory={"slots": 3, "kv": {"blocks": 3, "block_tokens": 4}}))
+    assert "memory.kv: has 3 blocks of 4 tokens, room for a request of 13 tokens with its output; the traffic" in found
+    read_plan(write(tmp_path, memory={"slots": 3, "kv": {"blocks": 4, "block_tokens": 4}}))

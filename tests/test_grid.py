@@ -196,3 +196,19 @@ def _has_axis(node: Node) -> bool:
     if isinstance(node.value, list):
         return True
     return node.is_mapping and ("each" in node.value or any(map(_has_axis, node.value.values())))
+
+
+def test_sizes_of_kv_memory_replace_each_other_and_may_be_axes() -> None:
+    text = "memory: {gpu: 9GB, kv: {share: [0.2, 0.4], preempt: swap}}\ncases: {a: , b: {memory: {kv: {blocks: 7}}}}"
+    assert [value["memory"]["kv"] for _, value in expanded(text)] == [
+        {"share": 0.2, "preempt": "swap"},
+        {"share": 0.4, "preempt": "swap"},
+        {"preempt": "swap", "blocks": 7},
+    ]
+    assert expanded(text)[0][0] == {"case": "a", "memory.kv.share": "0.2"}
+    assert expanded(text, "memory.kv.bytes=1GB")[0][1]["memory"]["kv"] == {"preempt": "swap", "bytes": "1GB"}
+
+
+def test_an_experts_size_leaves_that_of_kv_alone() -> None:
+    text = "memory: {slots: 3, kv: {blocks: 7}}\ncases: {a: {memory: {bytes: 5}}}"
+    assert expanded(text)[0][1]["memory"] == {"bytes": 5, "kv": {"blocks": 7}}

@@ -23,7 +23,9 @@ PRESET = "preset"
 BESIDE = ("prefetch", "batch", "miss")  # policies beside the cache's
 PER_RUN = ("run", "replication")
 UNLIMITED = "unlimited"
-SIZE = ("bytes", "slots")
+SIZE = ("bytes", "slots", "kv_bytes", "kv_blocks")
+BUDGET = "gpu_bytes"
+"""with one budget the sizes of KV memory and of the experts say the same: memory.kv.share is no column to compare by"""
 TIME = "ns_per_output_token"
 LABELS = ("routing", "costs", "link", "kv")
 
@@ -167,13 +169,11 @@ def size_text(configuration: Configuration) -> str:
     """The cache's memory in words, e.g. `4 experts a layer (17.3 GB)`."""
     slots, size = text(configuration.value("slots")), text(configuration.value("bytes"))
     gigabytes = f"{float(size) / 1e9:.3g} GB" if size else ""
-    return (
-        f"{slots} experts a layer ({gigabytes})"
-        if slots and gigabytes
-        else f"{slots} experts a layer"
-        if slots
-        else gigabytes
-    )
+    kv = text(configuration.value("kv_bytes"))
+    experts = f"{slots} experts a layer" if slots else ""
+    if gigabytes:
+        experts = f"{experts} ({gigabytes})" if experts else f"experts {gigabytes}" if kv else gigabytes
+    return f"{experts}, KV {float(kv) / 1e9:.3g} GB" if kv else experts
 
 
 def sizes_of(configurations: Sequence[Configuration]) -> tuple[dict[Configuration, float], str]:

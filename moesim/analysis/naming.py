@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from moesim.analysis.configurations import SIZE, Configuration
+from moesim.analysis.configurations import BUDGET, SIZE, Configuration
 
 Set = tuple[tuple[str, str], ...]
 CASE = "case"
@@ -17,7 +17,9 @@ CASE = "case"
 
 def set_of(configuration: Configuration) -> Set:
     """What all configurations of its set have in common."""
-    return tuple(pair for pair in configuration.group if pair[0] not in SIZE)
+    budget = any(key == BUDGET for key, _ in configuration.group)
+    sizes = (*SIZE, *(f"memory.kv.{size}" for size in ("share", "bytes", "blocks") if budget))
+    return tuple(pair for pair in configuration.group if pair[0] not in sizes)
 
 
 def sets(configurations: Iterable[Configuration]) -> dict[Set, list[Configuration]]:
@@ -71,4 +73,6 @@ def _columns(key: Set) -> list[str]:
 
 
 def _words(column: str, value: str) -> str:
+    if column == BUDGET:
+        return f"GPU memory {float(value) / 1e9:.3g} GB"
     return f"{column.removesuffix('.label').split('.')[-1].replace('_', ' ')} {value}"

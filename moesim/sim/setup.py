@@ -259,9 +259,8 @@ def _memory_labels(config: Experiment, inputs: Inputs) -> dict[str, str]:
     found = budget(config.memory, keys_of(inputs), inputs.shape)
     labels = {"kv": "KV memory: no limit"}
     if kv is not None:
-        size = f"{found.blocks:,} blocks of {kv.block_tokens:,} tokens ({found.kv / 1e9:.3g} GB)"
-        labels["kv"] = f"KV memory: {size}, {kv.preempt}"
-    return labels if found.gpu is None else {**labels, "memory": f"GPU memory: {found}; left {found.left:,}"}
+        labels["kv"] = f"KV memory: blocks of {kv.block_tokens:,} tokens, {kv.preempt}"
+    return labels if found.gpu is None else {**labels, "memory": f"GPU memory {found}; left {found.left:,}"}
 
 
 def _labels(config: Experiment, inputs: Inputs, levels: set[str]) -> dict[str, str]:

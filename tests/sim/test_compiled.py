@@ -130,8 +130,14 @@ def cases(draw: st.DrawFn) -> tuple[Experiment, Inputs]:
         traffic["concurrency"] = draw(st.integers(1, 4))
     if traffic["kind"] == "poisson":
         traffic["rate"] = 2e5
+    scope = draw(st.sampled_from(["layer", "global"]))
+    memory: dict[str, Any] = {"slots": draw(st.integers(1, experts)), "scope": scope}
+    if draw(st.booleans()):
+        longest = max(len(prompt) + len(output) - 1 for prompt, output in sequences)
+        preempt = draw(st.sampled_from(["recompute", "swap"]))
+        memory["kv"] = {"blocks": longest + draw(st.integers(0, 6)), "block_tokens": 1, "preempt": preempt}
     config = toy.config(
-        memory={"slots": draw(st.integers(1, experts)), "scope": draw(st.sampled_from(["layer", "global"]))},
+        memory=memory,
         traffic=traffic,
         scheduler={"max_requests": requests, "max_tokens": draw(st.integers(requests, 9))},
         machine={

@@ -217,7 +217,7 @@ def _told(mistake: Any, tree: Node) -> Problem:
     simple = {
         "greater_than_equal": lambda: f"{value} must be at least {rule['ge']}",
         "greater_than": lambda: f"{value} must be more than {rule['gt']}",
-        "less_than": lambda: f"{value} must be less than {rule['lt']}",
+        "less_than": lambda: f"{value} must be less than {rule['lt']:g}",
         "less_than_equal": lambda: f"{value} must be at most {rule['le']}",
         "int_type": lambda: f"{value} must be a whole number",
         "float_type": lambda: f"{value} must be a number",

@@ -185,3 +185,33 @@ def test_policies_in_words() -> None:
     assert words(PolicySpec(name="x", params={"age": 16, "deep": None, "on": True, "as": "y"})) == (
         "x age=16 deep=null on=True as=y"
     )
+
+
+def test_kv_memory_is_in_the_summary(tmp_path: Path) -> None:
+    from moesim.hardware.shape import load_shape
+
+    shape = load_shape("smollm2-135m-readme")
+    gpu = shape.static_bytes + 7 * shape.layers * shape.key_bytes
+    memory = {"gpu": gpu, "scope": "global", "kv": {"share": [0.01, 0.02], "block_tokens": 4, "preempt": "swap"}}
+    found = moesim.run(tiny(memory=memory, warmup_steps=0), out=tmp_path / "out", figures=False)
+    summary = found.summary
+    block = 4 * shape.kv_bytes_per_token
+    assert summary["memory.kv.share"].tolist() == ["0.01", "0.02"]
+    assert (summary["kv_bytes"] == summary["kv_blocks"] * block).all()
+    assert (summary["bytes"] + summary["kv_bytes"] + shape.static_bytes == gpu).all()
+    assert (summary["gpu_bytes"] == gpu).all()
+    assert summary["label_kv"].tolist() == ["KV memory: blocks of 4 tokens, swap"] * 2
+    kv = int(summary["kv_blocks"][0])
+    part = f"static weights {shape.static_bytes:,}, workspace 0, experts {gpu - shape.static_bytes - kv * block:,}"
+    assert summary["label_memory"][0] == (
+        f"GPU memory {gpu:,} bytes: {part} (staging 0), KV {kv * block:,} ({kv} blocks of {block:,}); left 0"
+    )
+    for column in ("kv_blocks_used", "kv_blocks_peak", "preemptions_swap", "swap_out_bytes", "kv_stall_ns"):
+        assert column in summary
+    assert (found.requests["preemptions"] >= 0).all()
+
+
+def test_without_a_limit_nothing_is_said_of_kv_memory_but_that(results: Results) -> None:
+    assert not [c for c in results.summary if "kv_b" in c or "preempt" in c or c == "gpu_bytes"]
+    assert set(results.summary["label_kv"]) == {"KV memory: no limit"}
+    assert (results.summary["kv_stall_ns"] == 0).all()

@@ -60,7 +60,7 @@ def test_a_link_that_does_not_say_what_the_other_direction_takes(tmp_path: Path)
     assert load_link(tmp_path / "one-way.json").lacks == ["to_host", "both_ways"]
     document["both_ways"] = {"to_device": 0.5, "to_host": 1, "source": "a test"}
     (tmp_path / "fast.json").write_text(json.dumps(document))
-    with pytest.raises(InputError, match="both_ways.to_device"):
+    with pytest.raises(InputError, match=r"both_ways\.to_device"):
         load_link(tmp_path / "fast.json")
 
 

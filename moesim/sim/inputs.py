@@ -21,9 +21,10 @@ def check(config: Experiment, inputs: Inputs) -> list[Problem]:
 
 
 def _check_kv(config: Experiment, inputs: Inputs) -> list[Problem]:
-    kv = setup.settle(config, inputs).memory.kv
-    if kv is None or kv.blocks is None:
+    if config.memory.kv is None:
         return []
+    kv = setup.settle(config, inputs).memory.kv
+    assert kv is not None and kv.blocks is not None
     return check_lengths(config, inputs.trace, kv.blocks, inputs.arrivals)
 
 

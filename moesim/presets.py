@@ -16,9 +16,9 @@ from typing import Any
 
 from moesim.document import Node, join, read_document
 from moesim.errors import InputError, Problem, unknown
-from moesim.experiment import Experiment, Machine, Memory, Scheduler
+from moesim.experiment import SIZES, Experiment, Machine, Memory, Scheduler
 from moesim.files import shipped
-from moesim.grid import SIZES, merge
+from moesim.grid import merge
 
 PRESET = "preset"
 TEXTS = {
@@ -29,7 +29,7 @@ TEXTS = {
 ENDINGS = (".yaml", ".yml")
 OF_POLICIES = tuple(name for name in ("cache", "prefetch", "miss") if name in Experiment.model_fields)
 SECTIONS: dict[str, tuple[str, ...]] = {
-    "memory": tuple(name for name in Memory.model_fields if name not in SIZES),
+    "memory": tuple(name for name in Memory.model_fields if name not in (*SIZES, "gpu", "workspace", "kv")),
     "scheduler": tuple(Scheduler.model_fields),
     "machine": tuple(Machine.model_fields),
 }

@@ -76,7 +76,7 @@ def test_a_preset_lies_under_what_the_experiment_says() -> None:
     (point,) = points(preset="read-me", scheduler={"max_requests": 3, "batch": "prefill-first"}, cache="lfu")
     assert (point["cache"], point["prefetch"], point["preset"]) == ("lfu", "next-layer", "read-me")
     assert point["scheduler"] == {"batch": "prefill-first", "max_tokens": 2048, "max_requests": 3}
-    assert point["memory"] == {"slots": 3, "scope": "layer", "staging": 0}
+    assert point["memory"] == {"slots": 3, "scope": "layer", "staging": 0, "workspace": 0}
     assert points(**point | {"name": "again"})[0] == point | {"name": "again"}  # what was resolved resolves to itself
 
 

@@ -304,6 +304,39 @@ class Machine(Frozen):
     )
 
 
+Seconds = Annotated[float, Field(gt=0, le=10**9)]
+LIMITS = ("ttft", "tpot", "e2e")
+
+
+class Objective(Frozen):
+    """What users were promised: limits that a request must all keep, and the share of requests that must keep them."""
+
+    ttft: Seconds | None = Field(None, description="most seconds to the first token")
+    tpot: Seconds | None = Field(None, description="most seconds per output token after the first")
+    e2e: Seconds | None = Field(None, description="most seconds from arrival to last token")
+    share: float = Field(0.9, gt=0, le=1, description="the objective is met where this share of the requests kept all")
+
+    @model_validator(mode="after")
+    def _fits(self) -> Objective:
+        if texts := objective_rules(self.model_dump()):
+            raise broken("; ".join(texts))
+        return self
+
+
+class Search(Frozen):
+    """The largest load that still meets the objective, found by halving the interval that it is in."""
+
+    over: Literal["traffic.rate", "traffic.concurrency", "traffic.arrivals.scale"] = Field(
+        "traffic.rate", description="what is raised: traffic.rate, traffic.concurrency or traffic.arrivals.scale"
+    )
+    start: float = Field(gt=0, le=10**9, alias="from", description="least value to try")
+    end: float = Field(gt=0, le=10**9, alias="to", description="largest value to try")
+    tolerance: float = Field(
+        0.02, ge=0.0001, le=1, description="it ends when the least that failed is so little above the largest that met"
+    )
+    model_config = ConfigDict(serialize_by_alias=True)
+
+
 class Synthetic(Frozen):
     """Routing made up by rule: a labelled control, never in the place of real routing."""
 
@@ -368,6 +401,8 @@ class Experiment(Frozen):
         description="policies of a published system, under all that is said here: a shipped name, a path, {name: ..., "
         "and changes}, or a part of an experiment",
     )
+    objective: Objective | None = Field(None, description="latencies to keep: what attainment and goodput count")
+    search: Search | None = Field(None, description="find the largest load that meets the objective, in each run")
     schedule: Literal["free", "frozen"] = Field(
         "free", description="free: the server as it runs; frozen: every policy replays the same recorded steps"
     )
@@ -382,6 +417,12 @@ class Experiment(Frozen):
     def _warmup(self) -> Experiment:
         if text := warmup_rule(self.steps, self.warmup_steps):
             raise broken(text)
+        return self
+
+    @model_validator(mode="after")
+    def _search(self) -> Experiment:
+        if self.search is not None and (texts := search_rules(self.model_dump())):
+            raise broken("; ".join(texts))
         return self
 
 
@@ -476,6 +517,48 @@ def arrivals_rules(arrivals: Mapping[str, Any]) -> list[str]:
     if isinstance(start, int | float) and isinstance(end, int | float) and start >= end > 0:
         return [f"from ({start:g}) must be less than to ({end:g}), both in seconds"]
     return []
+
+
+def objective_rules(objective: Mapping[str, Any]) -> list[str]:
+    """What is wrong with an objective, if anything is."""
+    if any(objective.get(key) is not None for key in LIMITS):
+        return []
+    return [f"limits nothing; give at least one of {', '.join(LIMITS)}, in seconds"]
+
+
+def search_rules(values: Mapping[str, Any]) -> list[str]:
+    """What is wrong between the search of an experiment and the rest of it."""
+    search, traffic = values.get("search"), values.get("traffic")
+    if not isinstance(search, Mapping):
+        return []
+    texts = []
+    if values.get("objective") is None:
+        texts.append("needs an objective: what it looks for is the largest load that meets one")
+    if values.get("schedule", "free") == "frozen":
+        texts.append("needs schedule: free; a frozen schedule replays the steps of a server without misses")
+    start, end = search.get("from"), search.get("to")
+    if isinstance(start, int | float) and isinstance(end, int | float) and start >= end:
+        texts.append(f"from ({start:g}) must be less than to ({end:g})")
+    over = search.get("over", "traffic.rate")
+    kind = traffic.get("kind") if isinstance(traffic, Mapping) else None
+    owners = OWNERS.get(str(over).split(".")[1] if "." in str(over) else "", ())
+    if owners and kind in KINDS and kind not in owners:
+        texts.append(f"over {over} belongs to traffic of kind {' or '.join(owners)}, and the kind is {kind}")
+    elif kind in owners:
+        texts += _searched_rules(over, start, end, traffic)
+    return texts
+
+
+def _searched_rules(over: str, start: object, end: object, traffic: Any) -> list[str]:
+    value: Any = {"traffic": traffic}
+    for key in over.split("."):
+        value = value.get(key) if isinstance(value, Mapping) else None
+    texts = []
+    if value is not None and value != start and not (over.endswith("scale") and value == 1):
+        texts.append(f"{over} ({value}) is what it looks for, from {start} on: leave it out")
+    if over.endswith("concurrency") and any(isinstance(v, float) and not v.is_integer() for v in (start, end)):
+        texts.append(f"from ({start:g}) and to ({end:g}) must be whole numbers of users")
+    return texts
 
 
 def synthetic_rules(trace: Mapping[str, Any]) -> list[str]:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from moesim.plan import Run
     from moesim.sim import RunResult
 
-TABLES = ("steps", "requests", "transfers")
+TABLES = ("steps", "requests", "gaps", "transfers")
 DEPENDS = ("numpy", "simpy")
 
 
@@ -85,7 +85,7 @@ class Partial:
 
 
 def _to_arrays(result: RunResult) -> dict[str, Any]:
-    words = json.dumps({"counters": result.counters, "labels": result.labels})
+    words = json.dumps({"counters": result.counters, "labels": result.labels, "found": result.found})
     arrays = {"words": np.array(words)}
     for table in TABLES:
         for name, column in (getattr(result, table, None) or {}).items():

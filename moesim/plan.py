@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from moesim import grid, inputs, presets
+from moesim import grid, inputs, presets, search
 from moesim.document import Node, from_plain, read_document
 from moesim.errors import InputError, Problem, unknown
 from moesim.experiment import (
@@ -23,14 +23,18 @@ from moesim.experiment import (
     Lengths,
     Machine,
     Memory,
+    Objective,
     PolicySpec,
     RunConfig,
     Scheduler,
+    Search,
     Synthetic,
     Traffic,
     arrivals_rules,
     lengths_rules,
     memory_rules,
+    objective_rules,
+    search_rules,
     synthetic_rules,
     traffic_rules,
     warmup_rule,
@@ -52,6 +56,8 @@ SECTIONS: dict[tuple[str, ...], type[BaseModel]] = {
     ("traffic", "output"): Lengths,
     ("scheduler",): Scheduler,
     ("machine",): Machine,
+    ("objective",): Objective,
+    ("search",): Search,
 }
 POLICIES = {"cache": ("cache",), "prefetch": ("prefetch",), "miss": ("miss",), "batch": ("scheduler", "batch")}
 
@@ -99,7 +105,7 @@ def make_plan(root: Node, source: str, base: str, override: Node | None = None) 
     configs = []
     for point, labels in grid.points(root, override, broken):
         found: list[Problem] = []
-        tree = presets.laid_under(point, base, found)
+        tree = search.filled(presets.laid_under(point, base, found))
         found += _problems(tree, base)
         config = None if found else RunConfig.model_validate({**tree.plain(), "labels": labels})
         found += _problems_in_use(tree, config, base)
@@ -189,11 +195,14 @@ def _rules(tree: Node, values: dict[str, Any]) -> Iterator[Problem]:
         ("traffic", "output"): lengths_rules,
         ("traffic", "arrivals"): arrivals_rules,
         ("trace",): synthetic_rules,
+        ("objective",): objective_rules,
     }
     for path, check in checks.items():
         if isinstance(section := _at(values, path), dict):
             for text in check(section):
                 yield _node(tree, path).problem(text)
+    for text in search_rules(values):
+        yield tree.child("search").problem(text)
     default = Experiment.model_fields["steps"].default
     wrong = warmup_rule(values.get("steps", default), values.get("warmup_steps", 0))
     if wrong:

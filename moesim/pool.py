@@ -8,14 +8,15 @@ import os
 import signal
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from moesim import inputs
+from moesim import inputs, search
 from moesim.errors import InputError, Problem
 from moesim.partial import Partial, run_key
 
 if TYPE_CHECKING:
+    from moesim.experiment import RunConfig
     from moesim.plan import Run
     from moesim.sim import RunResult
 
@@ -156,6 +157,8 @@ def _group(run: Run) -> str:
 
 def simulate(run: Run, check: bool, partial: Partial | None, count: Callable[[int, int], None]) -> Outcome:
     """One run. `count` is told steps as they are done, and at the end those that the run did not need."""
+    if run.config.search is not None:
+        return _search(run, check, partial, count)
     from moesim.sim import simulate
 
     told = 0
@@ -172,6 +175,38 @@ def simulate(run: Run, check: bool, partial: Partial | None, count: Callable[[in
         return Outcome(run.index, None, error.problems)
     done = len(next(iter(result.steps.values()), ()))
     count(max(0, done - told), max(0, run.config.steps - told))
+    if partial is not None:
+        partial.put(run_key(run), result)
+    return Outcome(run.index, result)
+
+
+def most_steps(run: Run) -> int:
+    """Steps that a run may take, over all the loads that its search may try."""
+    config = run.config
+    return config.steps * (search.most_probes(config.search) if config.search is not None else 1)
+
+
+def _search(run: Run, check: bool, partial: Partial | None, count: Callable[[int, int], None]) -> Outcome:
+    """A run with a search: a run for each load that it tries, each kept like any other."""
+    tried = 0
+
+    def attempt(config: RunConfig) -> RunResult:
+        nonlocal tried
+        probe = replace(run, config=config)
+        tried += config.steps
+        if partial is not None and (earlier := partial.get(run_key(probe))) is not None:
+            count(0, config.steps)
+            return earlier
+        outcome = simulate(probe, check, partial, count)
+        if outcome.result is None:
+            raise InputError(outcome.problems)
+        return outcome.result
+
+    try:
+        result = search.largest(run.config, attempt)
+    except InputError as error:
+        return Outcome(run.index, None, error.problems)
+    count(0, max(0, most_steps(run) - tried))
     if partial is not None:
         partial.put(run_key(run), result)
     return Outcome(run.index, result)

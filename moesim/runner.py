@@ -18,7 +18,7 @@ from moesim.document import Node, from_plain, from_settings
 from moesim.errors import InputError, Problem, unknown
 from moesim.partial import Partial
 from moesim.plan import Plan, read_plan
-from moesim.pool import Pool
+from moesim.pool import Pool, most_steps
 from moesim.progress import shown
 from moesim.results import DETAILS, RUN, Results
 
@@ -47,8 +47,8 @@ def run(
     """Run an experiment, given as a file or as a mapping, and return its results.
 
     out: results folder (default `results/<name>`, replaced if it holds results); jobs: processes (more than one needs
-    an `if __name__ == "__main__":` in the calling script); save: details to keep, of "steps" and "transfers" (a single
-    run keeps them anyway); check: verify conservation at every event; set: changes to the experiment, `memory__slots=4`
+    an `if __name__ == "__main__":` in the calling script); save: details to keep, of "steps", "gaps" and "transfers"
+    (a single run keeps them anyway); check: verify conservation at every event; set: changes to the experiment, `memory__slots=4`
     or `**{"memory.slots": 4}`. Raises InputError with every mistake.
     """
     nested = from_plain(_nested(set), where="--set") if set else None
@@ -122,7 +122,7 @@ def execute(job: Job, *, jobs: int, check: bool = False, figures: bool = True, q
     begun, clock = datetime.now(UTC), time.perf_counter()
     plan, partial = job.plan, Partial.beside(job.folder)
     runs = plan.runs()
-    with shown(plan.name, len(runs), sum(run.config.steps for run in runs), quiet) as report:
+    with shown(plan.name, len(runs), sum(map(most_steps, runs)), quiet) as report:
         pool = Pool(max(1, jobs), check, partial, report)
         found = pool.execute(runs)
     simulated = time.perf_counter() - clock

@@ -25,7 +25,7 @@ Row = dict[str, Any]
 SPELT = ("level", "horizon", "unknown")  # parameters of a cache policy that have a column of their own
 TEXT = (
     *("case", "preset", "cache", "level", "horizon", "unknown", "prefetch", "miss", "batch"),
-    *("scope", "schedule", "oracle"),
+    *("scope", "schedule", "oracle", "search_outcome"),
 )
 FIRST = ("run", "case", "replication")
 UNLIMITED = "unlimited"
@@ -58,7 +58,7 @@ def _known(run: Run, result: RunResult, named: bool) -> Row:
 
     labels = dict(result.labels)
     known = {**_identity(run, named), "oracle": labels.pop("oracle", ""), **result.counters}
-    known |= summarize(result.counters, result.requests)
+    known |= summarize(result.counters, result.requests, result.gaps, run.config.objective) | result.found
     return known | {f"label_{name}": text for name, text in labels.items()}
 
 

@@ -1,12 +1,4 @@
-"""The numbers of a run: latencies of its requests, and rates from its counters.
-
-Definitions, the usual ones (vLLM's benchmark, Orca for the normalized latency):
-
-* TTFT, time to first token: first token minus arrival.
-* TPOT, time per output token: (last token minus first token) / (output tokens - 1). It excludes the first
-  token, so a request of one output token has none.
-* end-to-end: last token minus arrival. Normalized latency: end-to-end / output tokens.
-* queueing: start of the request's first step minus the instant its routes were visible and it could run.
+"""The numbers of a run: latencies of its requests, and rates from its counters. docs/metrics.md defines each of them.
 
 A percentile is the nearest rank: the smallest observed value that at least p % of the values do not exceed. It is
 always a time that some request had, an exact integer where the times are. A quotient without a denominator is NaN.
@@ -20,12 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from moesim.analysis.objective import service
+
 if TYPE_CHECKING:
     import pandas as pd
 
+    from moesim.experiment import Objective
+
 ACCESS = ("reuse", "prefetch", "late", "miss")
 PARTS = ("attention", "rest", "gate", "router", "experts", "host", "miss_stall", "late_stall", "cpu_stall")
-LATENCIES = ("ttft", "tpot", "e2e", "normalized")
+LATENCIES = ("ttft", "tpot", "itl", "e2e", "normalized", "queueing")
 PERCENTILES = (50, 95, 99)
 
 
@@ -52,10 +48,19 @@ def _quotient(amount: pd.Series, count: pd.Series) -> np.ndarray:
     return amount.to_numpy("float64", na_value=np.nan) / np.where(divisor > 0, divisor, np.nan)
 
 
-def summarize(counters: Mapping[str, int], requests: Mapping[str, Any] | pd.DataFrame) -> dict[str, float | int]:
-    """Derived columns of one run's row in `summary.csv`, from its counters and its requests (columns or a frame)."""
+def summarize(
+    counters: Mapping[str, int],
+    requests: Mapping[str, Any] | pd.DataFrame,
+    gaps: Mapping[str, Any] | pd.DataFrame | None = None,
+    objective: Objective | None = None,
+) -> dict[str, Any]:
+    """Derived columns of one run's row in `summary.csv`, from its counters and its tables (columns or frames).
+
+    `gaps` has each time between two tokens of a request, and how many tokens came after it.
+    """
     rates = per_token(counters) | shares(counters) | degraded(counters) | bounds(counters)
-    return rates | latencies(requests) | borrowed(requests)
+    times = latencies(requests) | inter_token({} if gaps is None else gaps)
+    return rates | times | throughput(counters, times) | service(counters, requests, objective) | borrowed(requests)
 
 
 def per_token(counters: Mapping[str, int]) -> dict[str, float]:
@@ -75,7 +80,6 @@ def per_token(counters: Mapping[str, int]) -> dict[str, float]:
         "moved_bytes_per_output_token": ratio(c["demand_bytes"] + c["prefetch_bytes"], tokens),
         "ns_per_output_token": ratio(c["span_ns"], tokens),
         "ns_per_step": ratio(c["span_ns"], c["steps"]),
-        "throughput_tokens_per_s": ratio(tokens * 10**9, c["span_ns"]),
         "unique_experts_per_event": ratio(c["unique_keys"], c["layer_events"]),
         "unique_experts_per_step": ratio(c["unique_keys"], c["steps"]),
     }
@@ -90,8 +94,18 @@ def shares(counters: Mapping[str, int]) -> dict[str, float]:
     span = counters["span_ns"]
     compute = sum(counters[f"{part}_ns"] for part in ("attention", "rest", "gate", "router", "experts"))
     result["compute_share"] = ratio(compute, span)
+    result["link_share"] = ratio(counters["link_busy_ns"], span)
     waits = ("host", "miss_stall", "late_stall", "cpu_stall", "idle")
     return result | {f"{part}_share": ratio(counters[f"{part}_ns"], span) for part in waits}
+
+
+def throughput(counters: Mapping[str, int], finished: Mapping[str, Any]) -> dict[str, float]:
+    """Output tokens, and measured requests that have finished, per second of the span."""
+    span = counters["span_ns"]
+    return {
+        "throughput_tokens_per_s": ratio(counters["output_tokens"] * 10**9, span),
+        "throughput_requests_per_s": ratio(finished["finished_requests"] * 10**9, span),
+    }
 
 
 def degraded(counters: Mapping[str, int]) -> dict[str, float]:
@@ -124,23 +138,35 @@ def latencies(requests: Mapping[str, Any] | pd.DataFrame) -> dict[str, float | i
     `measured_requests` says how many were to be measured, and `finished_requests` how many of them the figures are of.
     """
     measured = np.asarray(requests["measured"], dtype=bool)
-    arrival, first, finished, tokens = (
-        np.asarray(requests[name], dtype=np.int64)[measured]
-        for name in ("arrival_ns", "first_token_ns", "finished_ns", "output_tokens")
-    )
-    done = finished >= 0
-    arrival, first, finished, tokens = arrival[done], first[done], finished[done], tokens[done]
+    times = ("finished_ns", "arrival_ns", "visible_ns", "started_ns", "first_token_ns", "output_tokens")
+    columns = [np.asarray(requests[name], dtype=np.int64)[measured] for name in times]
+    done = columns[0] >= 0
+    finished, arrival, visible, started, first, tokens = (column[done] for column in columns)
     many = tokens > 1
     values = {
         "ttft": first - arrival,
         "tpot": (finished - first)[many] / (tokens[many] - 1),
         "e2e": finished - arrival,
         "normalized": (finished - arrival) / tokens,
+        "queueing": started - visible,
     }
     result: dict[str, float | int] = {"measured_requests": int(measured.sum()), "finished_requests": int(done.sum())}
-    for name, times in values.items():
-        result |= {f"{name}_{statistic}_ns": value for statistic, value in _statistics(times.tolist()).items()}
+    for name, found in values.items():
+        result |= {f"{name}_{statistic}_ns": value for statistic, value in _statistics(found.tolist()).items()}
     return result
+
+
+def inter_token(gaps: Mapping[str, Any] | pd.DataFrame) -> dict[str, float | int]:
+    """Mean and percentiles in ns of the gaps between successive tokens, each as often as it occurred."""
+    times = np.asarray(gaps.get("gap_ns", ()), dtype=np.int64)
+    tokens = np.asarray(gaps.get("tokens", ()), dtype=np.int64)
+    order = np.argsort(times, kind="stable")
+    times, ranks = times[order], np.cumsum(tokens[order])
+    count = int(ranks[-1]) if len(ranks) else 0
+    total = sum(gap * n for gap, n in zip(times.tolist(), tokens[order].tolist(), strict=True))
+    wanted = {f"p{p}": np.searchsorted(ranks, max(-(-p * count // 100), 1)) for p in PERCENTILES}
+    ranked = {name: int(times[place]) if count else math.nan for name, place in wanted.items()}
+    return {f"itl_{statistic}_ns": value for statistic, value in ({"mean": ratio(total, count)} | ranked).items()}
 
 
 def borrowed(requests: Mapping[str, Any] | pd.DataFrame) -> dict[str, float]:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """Counters (ints, over the measured window), per-step and per-request columns, and labels (docs/results.md)."""
+    """Counters (ints, over the measured window), per-step and per-request columns, and labels (docs/results.md).
+
+    `gaps` has the times between successive tokens (`TokenLog.gaps`), `found` what a search found
+    (`moesim.search`).
+    """
 
     counters: dict[str, int]
     steps: dict[str, np.ndarray]
     requests: dict[str, np.ndarray]
     labels: dict[str, str]
+    gaps: dict[str, np.ndarray] = field(default_factory=dict)
+    found: dict[str, float | str] = field(default_factory=dict)

@@ -24,6 +24,7 @@ from moesim.sim.paged import PagedScheduler
 from moesim.sim.schedule import Frame, Schedule, again_of, join
 from moesim.sim.scheduler import Scheduler
 from moesim.sim.setup import Inputs, Setup
+from moesim.sim.tokens import TokenLog
 from moesim.sim.work import Part, Work, make_work
 from moesim.sim.workload import Request, Workload
 
@@ -64,7 +65,7 @@ class Server:
         self.router_free = 0
         self.rows: list[int] = []
         """where each request that has arrived starts in the trace"""
-        self.tokens_out: list[int] = []
+        self.tokens = TokenLog()
         self.rolls = False
         """whether what comes later has to be asked at every step, because it is rolled along"""
         self.progress: Callable[[int], None] = lambda steps: None
@@ -159,7 +160,7 @@ class Server:
         """Hand out the step's tokens; return how many requests are finished."""
         now = (self.compiled or self.setup.engine).sampled_at
         finished = 0
-        self.tokens_out.append(len(yielding))
+        self.tokens.add(now, [request.number for request in yielding])
         for request in yielding:
             request.produced += 1
             if request.produced == 1:

@@ -30,7 +30,7 @@ _schedules: dict[str, Schedule] = {}
 
 def schedule_key(config: Experiment, inputs: Inputs, replication: int) -> str:
     """What a frozen schedule depends on; runs with equal keys replay the same steps."""
-    free = {"name", "question", "memory", "cache", "prefetch", "miss", "preset", "labels"}
+    free = {"name", "question", "memory", "cache", "prefetch", "miss", "preset", "labels", "objective", "search"}
     plain = config.model_dump(mode="json", exclude=free)
     plain["machine"].pop("expert_start", None)
     if (kv := settle(config, inputs).memory.kv) is not None:
@@ -154,11 +154,11 @@ def _result(config: Experiment, inputs: Inputs, server: Server, schedule: Schedu
     counters["pass_over_bound"] = -1 if passed.pass_over_bound is None else passed.pass_over_bound
     counters |= _bounds(config, inputs, server, schedule)
     labels = server.setup.labels | traffic_label(inputs.arrivals, config.traffic.requests)
-    return RunResult(counters, steps, table, labels)
+    return RunResult(counters, steps, table, labels, server.tokens.gaps(table))
 
 
 def _output_tokens(server: Server, warmup: int) -> int:
-    return sum(server.tokens_out[warmup:])
+    return sum(server.tokens.counts[warmup:])
 
 
 def _bounds(config: Experiment, inputs: Inputs, server: Server, schedule: Schedule | None) -> dict[str, int]:

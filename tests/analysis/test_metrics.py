@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from fractions import Fraction
 
 import pandas as pd
@@ -32,7 +33,7 @@ COUNTERS = {
     "prefetch_tokens_prefill": 5, "prefetch_tokens_decode": 5, "late_tokens_prefill": 0,
     "late_tokens_decode": 10, "miss_tokens_prefill": 50, "miss_tokens_decode": 10, "late_bytes_prefill": 20,
     "late_bytes_decode": 30, "miss_bytes_prefill": 100, "miss_bytes_decode": 50, "demand_bytes": 170,
-    "prefetch_bytes": 90, "bound_resident_ns": 900, "bound_transfer_ns": -1, "min_miss_keys": 12,
+    "prefetch_bytes": 90, "link_busy_ns": 1500, "bound_resident_ns": 900, "bound_transfer_ns": -1, "min_miss_keys": 12,
     "min_bytes": 120,
 }  # fmt: skip
 
@@ -81,7 +82,7 @@ def test_frame_and_columns_give_the_same() -> None:
 def test_nothing_finished_leaves_nan() -> None:
     got = metrics.latencies(REQUESTS | {"measured": [False] * 5})
     assert got["finished_requests"] == 0
-    assert all(math.isnan(v) for k, v in got.items() if k.endswith("_ns")) and len(got) == 2 + 4 * 4
+    assert all(math.isnan(v) for k, v in got.items() if k.endswith("_ns")) and len(got) == 2 + 5 * 4
 
 
 def test_rates_per_token_step_and_event() -> None:
@@ -92,7 +93,6 @@ def test_rates_per_token_step_and_event() -> None:
         "moved_bytes_per_output_token": 26.0,
         "ns_per_output_token": 200.0,
         "ns_per_step": 500.0,
-        "throughput_tokens_per_s": 5e6,
         "unique_experts_per_event": 5.0,
         "unique_experts_per_step": 10.0,
     }
@@ -103,7 +103,7 @@ def test_shares_by_keys_tokens_and_time() -> None:
         "reuse_rate": 0.4, "prefetch_rate": 0.1, "late_rate": 0.125, "miss_rate": 0.375,
         "reuse_token_rate": 0.5, "prefetch_token_rate": 0.0625, "late_token_rate": 0.0625, "miss_token_rate": 0.375,
         "compute_share": 0.3, "host_share": 0.2, "miss_stall_share": 0.35, "late_stall_share": 0.1, "idle_share": 0.05,
-        "cpu_stall_share": 0.0,
+        "cpu_stall_share": 0.0, "link_share": 0.75,
     }  # fmt: skip
 
 
@@ -123,9 +123,26 @@ def test_bounds_are_blank_where_the_run_has_none() -> None:
 
 def test_no_output_token_gives_nan_not_an_error() -> None:
     got = metrics.per_token(COUNTERS | {"output_tokens": 0})
-    assert (
-        math.isnan(got["ns_per_output_token"]) and got["ns_per_step"] == 500.0 and got["throughput_tokens_per_s"] == 0
-    )
+    assert math.isnan(got["ns_per_output_token"]) and got["ns_per_step"] == 500.0
+
+
+def test_throughput_is_of_the_span() -> None:
+    got = metrics.throughput(COUNTERS, {"finished_requests": 3})
+    assert got == {"throughput_tokens_per_s": 5e6, "throughput_requests_per_s": 1.5e6}
+    nothing = metrics.throughput(COUNTERS | {"span_ns": 0}, {"finished_requests": 0})
+    assert all(math.isnan(value) for value in nothing.values())
+
+
+@given(st.lists(st.integers(0, 10**12), max_size=60))
+def test_gaps_are_counted_as_often_as_they_occurred(gaps: list[int]) -> None:
+    """The statistics of a list and of its distinct values with their numbers are the same."""
+    counted = Counter(gaps)
+    got = metrics.inter_token({"gap_ns": list(counted), "tokens": list(counted.values())})
+    ranked = sorted(gaps)
+    for p in (50, 95, 99):
+        want = metrics.percentile(ranked, p)
+        assert got[f"itl_p{p}_ns"] == want or (math.isnan(want) and math.isnan(got[f"itl_p{p}_ns"]))
+    assert not gaps or got["itl_mean_ns"] == sum(gaps) / len(gaps)
 
 
 @given(st.lists(st.integers(0, 10**15), min_size=1, max_size=60), st.sampled_from([1, 50, 95, 99, 100]))

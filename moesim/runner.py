@@ -48,8 +48,8 @@ def run(
 
     out: results folder (default `results/<name>`, replaced if it holds results); jobs: processes (more than one needs
     an `if __name__ == "__main__":` in the calling script); save: details to keep, of "steps", "gaps" and "transfers"
-    (a single run keeps them anyway); check: verify conservation at every event; set: changes to the experiment, `memory__slots=4`
-    or `**{"memory.slots": 4}`. Raises InputError with every mistake.
+    (a single run keeps them anyway); check: verify conservation at every event; set: changes to the experiment,
+    `memory__slots=4` or `**{"memory.slots": 4}`. Raises InputError with every mistake.
     """
     nested = from_plain(_nested(set), where="--set") if set else None
     job = prepare([source], override=nested, out=out, save=save)[0]

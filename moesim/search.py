@@ -1,7 +1,7 @@
 """The largest load that still meets an objective, found by bisection (docs/metrics.md, "The largest rate").
 
-A run with a search tries loads, each in a simulation of its own with the same random streams: the same requests with the
-same lengths and routing, and with every gap between arrivals scaled alike.
+A run with a search tries loads, each in a simulation of its own with the same random streams: the same requests with
+the same lengths and routing, and with every gap between arrivals scaled alike.
 """
 
 from __future__ import annotations

@@ -9,12 +9,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from moesim.experiment import Objective
 
 LIMITS = ("ttft", "tpot", "e2e")
 
 
-def service(counters: Mapping[str, int], requests: Mapping[str, Any], objective: Objective | None) -> dict[str, Any]:
+def service(
+    counters: Mapping[str, int], requests: Mapping[str, Any] | pd.DataFrame, objective: Objective | None
+) -> dict[str, Any]:
     """What a run gave of what was promised, and the promise itself; nothing without an objective.
 
     `requests` are columns or a frame. A request that counts and has not finished kept nothing.
@@ -36,7 +40,7 @@ def service(counters: Mapping[str, int], requests: Mapping[str, Any], objective:
     }
 
 
-def counts(requests: Mapping[str, Any]) -> np.ndarray:
+def counts(requests: Mapping[str, Any] | pd.DataFrame) -> np.ndarray:
     """Which requests attainment is of: those measured, and those that still waited when the run ended; bool [requests].
 
     None where nothing was measured: then it ended within the warm-up.
@@ -45,7 +49,7 @@ def counts(requests: Mapping[str, Any]) -> np.ndarray:
     return measured | (np.asarray(requests["started_ns"]) < 0) if measured.any() else measured
 
 
-def keeps(requests: Mapping[str, Any], objective: Objective) -> np.ndarray:
+def keeps(requests: Mapping[str, Any] | pd.DataFrame, objective: Objective) -> np.ndarray:
     """Whether each request has finished within every limit, to the nanosecond; bool [requests].
 
     A request of one token has no time per token, and keeps any limit of it.

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 SUMMARY, TABLE, REQUESTS = "summary.csv", "table.txt", "requests.parquet"
 RESOLVED, RUN = "resolved.yaml", "run.json"
-DETAILS = ("steps", "gaps", "transfers")
+DETAILS = ("steps", "tokens", "transfers")
 MARK = "# moesim results: every point of the experiment as it ran, and the sha256 of what it read\n"
 
 
@@ -67,9 +67,9 @@ class Results:
         return self._table("steps")
 
     @cached_property
-    def gaps(self) -> pd.DataFrame:
-        """Per run, how many tokens came how long after the one before; there only when it was saved (`--save gaps`)."""
-        return self._table("gaps")
+    def tokens(self) -> pd.DataFrame:
+        """A row per output token of every run; there only when it was saved (`--save tokens`, or a single run)."""
+        return self._table("tokens")
 
     @cached_property
     def transfers(self) -> pd.DataFrame:

@@ -47,7 +47,7 @@ def run(
     """Run an experiment, given as a file or as a mapping, and return its results.
 
     out: results folder (default `results/<name>`, replaced if it holds results); jobs: processes (more than one needs
-    an `if __name__ == "__main__":` in the calling script); save: details to keep, of "steps", "gaps" and "transfers"
+    an `if __name__ == "__main__":` in the calling script); save: details to keep, of "steps", "tokens" and "transfers"
     (a single run keeps them anyway); check: verify conservation at every event; set: changes to the experiment,
     `memory__slots=4` or `**{"memory.slots": 4}`. Raises InputError with every mistake.
     """

@@ -58,7 +58,7 @@ def _known(run: Run, result: RunResult, named: bool) -> Row:
 
     labels = dict(result.labels)
     known = {**_identity(run, named), "oracle": labels.pop("oracle", ""), **result.counters}
-    known |= summarize(result.counters, result.requests, result.gaps, run.config.objective) | result.found
+    known |= summarize(result.counters, result.requests, result.tokens, run.config.objective) | result.found
     return known | {f"label_{name}": text for name, text in labels.items()}
 
 

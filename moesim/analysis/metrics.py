@@ -7,7 +7,7 @@ always a time that some request had, an exact integer where the times are. A quo
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -51,15 +51,15 @@ def _quotient(amount: pd.Series, count: pd.Series) -> np.ndarray:
 def summarize(
     counters: Mapping[str, int],
     requests: Mapping[str, Any] | pd.DataFrame,
-    gaps: Mapping[str, Any] | pd.DataFrame | None = None,
+    tokens: Mapping[str, Any] | pd.DataFrame | None = None,
     objective: Objective | None = None,
 ) -> dict[str, Any]:
     """Derived columns of one run's row in `summary.csv`, from its counters and its tables (columns or frames).
 
-    `gaps` has each time between two tokens of a request, and how many tokens came after it.
+    `tokens` has a row per output token; without it there is no inter-token latency.
     """
     rates = per_token(counters) | shares(counters) | degraded(counters) | bounds(counters)
-    times = latencies(requests) | inter_token({} if gaps is None else gaps)
+    times = latencies(requests) | inter_token(requests, tokens)
     return rates | times | throughput(counters, times) | service(counters, requests, objective) | borrowed(requests)
 
 
@@ -156,17 +156,25 @@ def latencies(requests: Mapping[str, Any] | pd.DataFrame) -> dict[str, float | i
     return result
 
 
-def inter_token(gaps: Mapping[str, Any] | pd.DataFrame) -> dict[str, float | int]:
-    """Mean and percentiles in ns of the gaps between successive tokens, each as often as it occurred."""
-    times = np.asarray(gaps.get("gap_ns", ()), dtype=np.int64)
-    tokens = np.asarray(gaps.get("tokens", ()), dtype=np.int64)
-    order = np.argsort(times, kind="stable")
-    times, ranks = times[order], np.cumsum(tokens[order])
-    count = int(ranks[-1]) if len(ranks) else 0
-    total = sum(gap * n for gap, n in zip(times.tolist(), tokens[order].tolist(), strict=True))
-    wanted = {f"p{p}": np.searchsorted(ranks, max(-(-p * count // 100), 1)) for p in PERCENTILES}
-    ranked = {name: int(times[place]) if count else math.nan for name, place in wanted.items()}
-    return {f"itl_{statistic}_ns": value for statistic, value in ({"mean": ratio(total, count)} | ranked).items()}
+def inter_token(
+    requests: Mapping[str, Any] | pd.DataFrame, tokens: Mapping[str, Any] | pd.DataFrame | None
+) -> dict[str, float | int]:
+    """Mean and percentiles in ns of the times between successive tokens of measured requests that have finished."""
+    ranked = np.sort(gaps(requests, tokens)) if tokens is not None else np.empty(0, np.int64)
+    result: dict[str, float | int] = {"itl_mean_ns": ratio(int(ranked.sum()), len(ranked))}
+    return result | {f"itl_p{p}_ns": int(percentile(ranked, p)) if len(ranked) else math.nan for p in PERCENTILES}
+
+
+def gaps(requests: Mapping[str, Any] | pd.DataFrame, tokens: Mapping[str, Any] | pd.DataFrame) -> np.ndarray:
+    """The times between successive tokens of each measured request that has finished, in ns; by request, then time."""
+    numbers = np.asarray(requests["request"], dtype=np.int64)
+    counted = np.asarray(requests["measured"], dtype=bool) & (np.asarray(requests["finished_ns"]) >= 0)
+    who, at = np.asarray(tokens["request"]), np.asarray(tokens["at_ns"])
+    kept = np.isin(who, numbers[counted])
+    who, at = who[kept], at[kept]
+    order = np.argsort(who, kind="stable")  # the tokens of a request beside each other, in their order
+    who, at = who[order], at[order]
+    return np.diff(at)[who[1:] == who[:-1]]
 
 
 def borrowed(requests: Mapping[str, Any] | pd.DataFrame) -> dict[str, float]:
@@ -188,9 +196,9 @@ def _statistics(values: list[float] | list[int]) -> dict[str, float | int]:
     return {"mean": mean} | {f"p{p}": percentile(ranked, p) for p in PERCENTILES}
 
 
-def percentile(ranked: list[float] | list[int], p: int) -> float | int:
+def percentile(ranked: Sequence[float] | Sequence[int] | np.ndarray, p: int) -> float | int:
     """The nearest-rank percentile of sorted values: the value at rank ceil(p n / 100), NaN when there is none."""
-    return ranked[max(-(-p * len(ranked) // 100), 1) - 1] if ranked else math.nan
+    return ranked[max(-(-p * len(ranked) // 100), 1) - 1] if len(ranked) else math.nan
 
 
 def ratio(amount: int, count: int) -> float:

@@ -25,7 +25,7 @@ def service(
     """
     if objective is None:
         return {}
-    counted = counts(requests)
+    counted = counts(counters, requests)
     kept = int((keeps(requests, objective) & counted).sum())
     attainment = kept / int(counted.sum()) if counted.any() else math.nan
     span = counters["span_ns"]
@@ -40,13 +40,16 @@ def service(
     }
 
 
-def counts(requests: Mapping[str, Any] | pd.DataFrame) -> np.ndarray:
+def counts(counters: Mapping[str, int], requests: Mapping[str, Any] | pd.DataFrame) -> np.ndarray:
     """Which requests attainment is of: those measured, and those that still waited when the run ended; bool [requests].
 
-    None where nothing was measured: then it ended within the warm-up.
+    None where nothing was measured: then it ended within the warm-up. Where the measured requests are chosen by their
+    numbers, those that wait are among them, or came too late to count.
     """
     measured = np.asarray(requests["measured"], dtype=bool)
-    return measured | (np.asarray(requests["started_ns"]) < 0) if measured.any() else measured
+    if counters.get("window_first", -1) >= 0 or not measured.any():
+        return measured
+    return measured | (np.asarray(requests["started_ns"]) < 0)
 
 
 def keeps(requests: Mapping[str, Any] | pd.DataFrame, objective: Objective) -> np.ndarray:

@@ -11,13 +11,12 @@ import numpy as np
 class RunResult:
     """Counters (ints, over the measured window), per-step and per-request columns, and labels (docs/results.md).
 
-    `gaps` has the times between successive tokens (`TokenLog.gaps`), `found` what a search found
-    (`moesim.search`).
+    `tokens` has a row per output token (`TokenLog.table`), `found` is what a search found (`moesim.search`).
     """
 
     counters: dict[str, int]
     steps: dict[str, np.ndarray]
     requests: dict[str, np.ndarray]
     labels: dict[str, str]
-    gaps: dict[str, np.ndarray] = field(default_factory=dict)
+    tokens: dict[str, np.ndarray] = field(default_factory=dict)
     found: dict[str, float | str] = field(default_factory=dict)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from fractions import Fraction
+from itertools import pairwise
 
 import pandas as pd
 import pytest
@@ -133,16 +133,17 @@ def test_throughput_is_of_the_span() -> None:
     assert all(math.isnan(value) for value in nothing.values())
 
 
-@given(st.lists(st.integers(0, 10**12), max_size=60))
-def test_gaps_are_counted_as_often_as_they_occurred(gaps: list[int]) -> None:
-    """The statistics of a list and of its distinct values with their numbers are the same."""
-    counted = Counter(gaps)
-    got = metrics.inter_token({"gap_ns": list(counted), "tokens": list(counted.values())})
-    ranked = sorted(gaps)
-    for p in (50, 95, 99):
-        want = metrics.percentile(ranked, p)
-        assert got[f"itl_p{p}_ns"] == want or (math.isnan(want) and math.isnan(got[f"itl_p{p}_ns"]))
-    assert not gaps or got["itl_mean_ns"] == sum(gaps) / len(gaps)
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 1000)), max_size=60), st.sets(st.integers(0, 5)))
+def test_gaps_are_those_of_each_counted_request_by_itself(tokens: list[tuple[int, int]], counted: set[int]) -> None:
+    order = sorted(tokens, key=lambda token: token[1])
+    of = {r: [at for request, at in order if request == r] for r in sorted(counted)}
+    table = {"request": range(6), "measured": [r in counted for r in range(6)], "finished_ns": [0] * 6}
+    columns = {"request": [r for r, _ in order], "at_ns": [at for _, at in order]}
+    got = metrics.gaps(table, columns).tolist()
+    assert got == [later - at for times in of.values() for at, later in pairwise(times)]
+    unfinished = metrics.gaps(table | {"finished_ns": [-1] * 6}, columns)
+    assert not len(unfinished)
+
 
 
 @given(st.lists(st.integers(0, 10**15), min_size=1, max_size=60), st.sampled_from([1, 50, 95, 99, 100]))

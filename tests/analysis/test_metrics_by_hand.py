@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from moesim.analysis.metrics import request_metrics, summarize
+from moesim.analysis.metrics import gaps, request_metrics, summarize
 from moesim.analysis.objective import keeps
 from moesim.check import toy
 from moesim.experiment import Objective
@@ -55,7 +55,7 @@ def served(costs: toy.ToyCosts | None = None, **changes: Any) -> RunResult:
 
 
 def measured(result: RunResult, objective: Objective | None = None) -> dict[str, Any]:
-    return summarize(result.counters, result.requests, result.gaps, objective)
+    return summarize(result.counters, result.requests, result.tokens, objective)
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +77,8 @@ def test_the_server_is_the_one_of_the_comments(run: RunResult) -> None:
     assert run.steps["end_ns"].tolist() == [1110, 2230, 2440, 2550, 6110, 6220]
     assert run.requests["first_token_ns"].tolist() == [times[0] for times in TOKENS.values()]
     assert run.requests["finished_ns"].tolist() == [times[-1] for times in TOKENS.values()]
+    tokens = zip(run.tokens["request"].tolist(), run.tokens["at_ns"].tolist(), strict=True)
+    assert sorted(tokens) == [(number, at) for number, times in enumerate(TOKENS.values()) for at in times]
 
 
 # ---- latencies: of four values the median is the second, the 95th and 99th percentile the fourth
@@ -94,7 +96,7 @@ def test_tpot(found: dict[str, Any]) -> None:
 
 def test_inter_token_latency(run: RunResult, found: dict[str, Any]) -> None:
     # A 2230 - 1110 = 1120 and 2440 - 2230 = 210, B 210, D 110: B's prompt in A's step shows, as no mean of A does.
-    assert {k: v.tolist() for k, v in run.gaps.items()} == {"gap_ns": [110, 210, 1120], "tokens": [1, 2, 1]}
+    assert gaps(run.requests, run.tokens).tolist() == [1120, 210, 210, 110]
     assert statistics(found, "itl") == [(110 + 210 + 210 + 1120) / 4, 210, 1120, 1120]
 
 

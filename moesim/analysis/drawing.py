@@ -90,7 +90,8 @@ def finish(
     above = [*wrapped((estimated + titles[0]).split(DOT), width), *textwrap.wrap(titles[1], width)]
     figure.suptitle("\n".join(above), fontsize=11, x=0.01, horizontalalignment="left")
     order = sorted(found, key=lambda label: isinstance(found[label], Line2D))  # guides after the policies
-    figure.legend([found[label] for label in order], order, loc="outside right center", fontsize=8, frameon=False)
+    if found:
+        figure.legend([found[label] for label in order], order, loc="outside right center", fontsize=8, frameon=False)
     figure.supxlabel("\n".join(notes), fontsize=7, color="#444444")
     return figure
 

@@ -26,18 +26,23 @@ def service(
     if objective is None:
         return {}
     counted = counts(counters, requests)
-    kept = int((keeps(requests, objective) & counted).sum())
-    attainment = kept / int(counted.sum()) if counted.any() else math.nan
-    span = counters["span_ns"]
-    limits = {f"objective_{name}_s": getattr(objective, name) for name in LIMITS}
-    return {
-        "good_requests": kept,
+    each = {name: kept & counted for name, kept in keeps(requests, objective).items()}
+    good, count, span = int(np.logical_and.reduce([*each.values()]).sum()), int(counted.sum()), counters["span_ns"]
+    attainment = _share(good, count)
+    found = {
+        "good_requests": good,
         "attainment": attainment,
-        "goodput_requests_per_s": kept * 10**9 / span if span > 0 else math.nan,
+        **{f"attainment_{name}": _share(int(each[name].sum()), count) if name in each else math.nan for name in LIMITS},
+        "goodput_requests_per_s": good * 10**9 / span if span > 0 else math.nan,
         "meets_objective": attainment >= objective.share,
-        **{name: math.nan if limit is None else limit for name, limit in limits.items()},
-        "objective_share": objective.share,
     }
+    limits = {f"objective_{name}_s": getattr(objective, name) for name in LIMITS}
+    limits = {name: math.nan if limit is None else limit for name, limit in limits.items()}
+    return found | limits | {"objective_share": objective.share}
+
+
+def _share(part: int, count: int) -> float:
+    return part / count if count else math.nan
 
 
 def counts(counters: Mapping[str, int], requests: Mapping[str, Any] | pd.DataFrame) -> np.ndarray:
@@ -52,8 +57,8 @@ def counts(counters: Mapping[str, int], requests: Mapping[str, Any] | pd.DataFra
     return measured | (np.asarray(requests["started_ns"]) < 0)
 
 
-def keeps(requests: Mapping[str, Any] | pd.DataFrame, objective: Objective) -> np.ndarray:
-    """Whether each request has finished within every limit, to the nanosecond; bool [requests].
+def keeps(requests: Mapping[str, Any] | pd.DataFrame, objective: Objective) -> dict[str, np.ndarray]:
+    """Whether each request has finished within each limit that is set, to the nanosecond; bool [requests] each.
 
     A request of one token has no time per token, and keeps any limit of it.
     """
@@ -61,15 +66,9 @@ def keeps(requests: Mapping[str, Any] | pd.DataFrame, objective: Objective) -> n
         np.asarray(requests[name], dtype=np.int64)
         for name in ("arrival_ns", "first_token_ns", "finished_ns", "output_tokens")
     )
-    kept = finished >= 0
-    if objective.ttft is not None:
-        kept &= first - arrival <= _ns(objective.ttft)
-    if objective.tpot is not None:
-        kept &= finished - first <= _ns(objective.tpot) * (tokens - 1)
-    if objective.e2e is not None:
-        kept &= finished - arrival <= _ns(objective.e2e)
-    return kept
-
-
-def _ns(seconds: float) -> int:
-    return round(seconds * 10**9)
+    took = {"ttft": (first - arrival, 1), "tpot": (finished - first, tokens - 1), "e2e": (finished - arrival, 1)}
+    return {
+        name: (finished >= 0) & (time <= round(limit * 10**9) * times)
+        for name, (time, times) in took.items()
+        if (limit := getattr(objective, name)) is not None
+    }

@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from moesim.analysis import figures, horizon, overview, ranking
+from moesim.analysis import figures, horizon, latency, overview, ranking
 from moesim.analysis.configurations import Configuration, read, summary_of
 from moesim.analysis.layout import DOT
 from moesim.analysis.naming import Set, distinctions, heading, sets
+from moesim.analysis.sweep import Sweep, sweeps
 from moesim.files import write_aside
 
 if TYPE_CHECKING:
@@ -51,7 +52,10 @@ def save_all(results: Any, folder: Path | str, note: Callable[[str], object] | N
 
 def _figures(configurations: Sequence[Configuration]) -> Iterator[tuple[str, Figure | None, str]]:
     """Name, figure and what is missing when there is none, of every figure."""
-    found = sets(configurations)
+    swept = sweeps(configurations)
+    yield from _over_loads(swept)
+    alone = {c for sweep in swept if len(sweep.loads) > 2 for c in sweep.configurations}
+    found = sets(c for c in configurations if c not in alone)  # a sweep's loads have no figures of their own
     names = {key: _names(key, list(found)) for key in found}
     if len(found) > 1:
         by_title = {DOT.join(distinctions(key, list(found))): members for key, members in found.items()}
@@ -65,6 +69,14 @@ def _figures(configurations: Sequence[Configuration]) -> Iterator[tuple[str, Fig
         yield f"{name}-slots", figures.against_slots(members, title), "the cache has one size only"
         yield f"{name}-horizon", horizon.against_horizon(members, title), "no gap captured at two horizons or more"
         yield f"{name}-time", figures.where_time_goes(members, title), "no parts of a step's time"
+
+
+def _over_loads(swept: Sequence[Sweep]) -> Iterator[tuple[str, Figure | None, str]]:
+    keys = [sweep.key for sweep in swept]
+    for sweep, key in zip(swept, keys, strict=True):
+        name, title = _names(key, keys)
+        yield f"{name}-latency", latency.against_load(sweep, title), "no latency at two loads or more"
+        yield f"{name}-objective", latency.kept_against_load(sweep, title), "no objective"
 
 
 def _names(key: Set, keys: Sequence[Set]) -> tuple[str, str]:

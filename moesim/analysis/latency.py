@@ -174,7 +174,7 @@ def _differences(panel: Axes, sweep: Sweep, column: str) -> dict[Configuration, 
 def _guide(panel: Axes, value: float, words: str, above: int) -> None:
     panel.axhline(value, color=GREY, linewidth=1.0, linestyle=(0, (4, 2)), zorder=1)
     if words:
-        place = {"xycoords": ("axes fraction", "data"), "xytext": (3, above), "textcoords": "offset points"}
+        place: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "xytext": (3, above), "textcoords": "offset points"}
         panel.annotate(words, (0, value), fontsize=8, color=GREY, **place)
 
 

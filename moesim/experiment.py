@@ -536,6 +536,9 @@ def search_rules(values: Mapping[str, Any]) -> list[str]:
         texts.append("needs an objective: what it looks for is the largest load that meets one")
     if values.get("schedule", "free") == "frozen":
         texts.append("needs schedule: free; a frozen schedule replays the steps of a server without misses")
+    window = values.get("window")
+    if isinstance(window, Mapping) and window.get("warmup", "auto") == "auto":
+        texts.append("needs a window whose warmup is a number: the requests that count must be the same at every load")
     start, end = search.get("from"), search.get("to")
     if isinstance(start, int | float) and isinstance(end, int | float) and start >= end:
         texts.append(f"from ({start:g}) must be less than to ({end:g})")

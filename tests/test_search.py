@@ -15,7 +15,7 @@ import moesim
 from moesim import pool, search
 from moesim.check import toy
 from moesim.errors import InputError
-from moesim.experiment import Experiment, Search
+from moesim.experiment import Experiment, Search, search_rules
 from moesim.plan import read_plan
 from moesim.search import Bisection, at, largest
 from moesim.sim import Inputs, RunResult, simulate
@@ -223,6 +223,13 @@ def test_progress_counts_every_load_that_might_be_tried(tmp_path: Path) -> None:
 
 
 # ---- mistakes
+
+
+def test_the_requests_that_count_must_be_known_beforehand() -> None:
+    values: dict[str, Any] = {"search": {"from": 1, "to": 2}, "objective": {"ttft": 1}, "traffic": {"kind": "poisson"}}
+    (text,) = search_rules(values | {"window": {"requests": 100}})
+    assert text.startswith("needs a window whose warmup is a number")
+    assert search_rules(values | {"window": {"requests": 100, "warmup": 20}}) == []
 
 
 @pytest.mark.parametrize(

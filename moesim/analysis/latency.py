@@ -12,7 +12,7 @@ from moesim.analysis import compare, drawing
 from moesim.analysis.compare import Interval
 from moesim.analysis.configurations import Configuration
 from moesim.analysis.gap import paired
-from moesim.analysis.sweep import AXES, Sweep, is_overloaded
+from moesim.analysis.sweep import AXES, Sweep, is_unsteady
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,7 +25,7 @@ PANEL = (3.6, 2.9)
 GREY = "#444444"
 FAR = 100  # % of difference, beyond which a line leaves the frame
 STEEP = 8  # of largest to least, from which an axis is logarithmic
-OPEN = "hollow: overloaded, latency grows with the run"
+OPEN = "hollow: overloaded, latency would grow with the run"
 LIMITS = {"ttft": "first token", "tpot": "per token", "e2e": "end to end"}
 
 
@@ -99,7 +99,7 @@ def _finished(figure: Figure, panels: np.ndarray, sweep: Sweep, title: str, word
             panel.minorticks_off() if panel.get_yscale() == "linear" else panel.xaxis.set_minor_locator(_no_ticks())
     for panel in panels[-1]:
         panel.set_xlabel(AXES[sweep.axis])
-    hollow = f"; {OPEN}" if any(map(is_overloaded, sweep.configurations)) else ""
+    hollow = f"; {OPEN}" if any(map(is_unsteady, sweep.configurations)) else ""
     return drawing.finish(figure, panels, (title, words + hollow), sweep.configurations, bars=BANDS)
 
 
@@ -124,9 +124,9 @@ def _values(sweep: Sweep, column: str, scale: float) -> dict[Configuration, Inte
 
 
 def _settled(values: dict[Configuration, Interval]) -> list[float]:
-    """The values that are not overloaded; all of them where nothing else is there."""
+    """The values that are steady; all of them where nothing else is there."""
     found = {c: interval.value for c, interval in values.items() if not math.isnan(interval.value)}
-    return [value for c, value in found.items() if not is_overloaded(c)] or [*found.values()]
+    return [value for c, value in found.items() if not is_unsteady(c)] or [*found.values()]
 
 
 def _lines(
@@ -138,9 +138,9 @@ def _lines(
     labels: bool = False,
     overloaded: bool = True,
 ) -> None:
-    """Each line with its interval as a band, as far as it is not overloaded; the rest hollow and not connected."""
+    """Each line with its interval as a band, as far as it is steady; the rest hollow, not connected, in the frame."""
     for name, style in sweep.styles.items():
-        stable, over = ([c for c in sweep.lines[name] if is_overloaded(c) is state] for state in (False, True))
+        stable, over = ([c for c in sweep.lines[name] if is_unsteady(c) is state] for state in (False, True))
         places, found = [sweep.load(c) for c in stable], [values[c] for c in stable]
         label = name if labels else "_"
         panel.plot(places, [i.value for i in found], linewidth=1.6, gid=name, label=label, **style)
@@ -150,7 +150,7 @@ def _lines(
             panel.fill_between(places, low, high, color=style["color"], alpha=0.13, linewidth=0)
         hollow = style | {"linestyle": "none", "markerfacecolor": "white", "clip_on": False, "zorder": 4}
         top = panel.get_ylim()[1] if panel.get_autoscaley_on() is False else math.inf
-        heights = [min(values[c].value, top) for c in over]
+        heights = [min(top, math.inf if math.isnan(values[c].value) else values[c].value) for c in over]
         if over and overloaded:  # a line of no points that is not clipped would have no bounds
             panel.plot([sweep.load(c) for c in over], heights, gid=f"{name} overloaded", label="_", **hollow)
 
@@ -158,10 +158,10 @@ def _lines(
 def _differences(panel: Axes, sweep: Sweep, column: str) -> dict[Configuration, Interval]:
     """Of each line the paired relative difference from the first, where neither is overloaded."""
     first, *_ = sweep.lines
-    base = {sweep.load(c): c for c in sweep.lines[first] if not is_overloaded(c)}
+    base = {sweep.load(c): c for c in sweep.lines[first] if not is_unsteady(c)}
     values = dict.fromkeys(sweep.configurations, compare.NOTHING)
     for c in sweep.configurations:
-        if (other := base.get(sweep.load(c))) is not None and not is_overloaded(c):
+        if (other := base.get(sweep.load(c))) is not None and not is_unsteady(c):
             ours, theirs = paired((c, other), column)
             values[c] = compare.ratio(ours - theirs, theirs).scaled(100)
     drawing.cut(panel, [0, *(min(interval.value, FAR) for interval in values.values())])
@@ -174,8 +174,8 @@ def _differences(panel: Axes, sweep: Sweep, column: str) -> dict[Configuration, 
 def _guide(panel: Axes, value: float, words: str, above: int) -> None:
     panel.axhline(value, color=GREY, linewidth=1.0, linestyle=(0, (4, 2)), zorder=1)
     if words:
-        place: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "xytext": (3, above), "textcoords": "offset points"}
-        panel.annotate(words, (0, value), fontsize=8, color=GREY, **place)
+        at: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
+        panel.annotate(words, (0, value), xytext=(3, above), fontsize=8, color=GREY, **at)
 
 
 def _scale(panel: Axes, values: Sequence[float]) -> None:
@@ -221,7 +221,7 @@ def _end(
     panel: Axes, sweep: Sweep, line: Sequence[Configuration], values: dict[Configuration, Interval]
 ) -> tuple[float, float] | None:
     """Where a line ends, at the frame where it has left it."""
-    there = [c for c in line if not math.isnan(values[c].value) and not is_overloaded(c)]
+    there = [c for c in line if not math.isnan(values[c].value) and not is_unsteady(c)]
     if not there:
         return None
     return sweep.load(there[-1]), float(np.clip(values[there[-1]].value, *panel.get_ylim()))

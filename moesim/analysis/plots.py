@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from moesim.analysis import figures, horizon, latency, overview, ranking
+from moesim.analysis import figures, horizon, largest, latency, overview, ranking
 from moesim.analysis.configurations import Configuration, read, summary_of
 from moesim.analysis.layout import DOT
 from moesim.analysis.naming import Set, distinctions, heading, sets
-from moesim.analysis.sweep import Sweep, sweeps
+from moesim.analysis.sweep import Sweep, searches, sweeps
 from moesim.files import write_aside
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ def _figures(configurations: Sequence[Configuration]) -> Iterator[tuple[str, Fig
     """Name, figure and what is missing when there is none, of every figure."""
     swept = sweeps(configurations)
     yield from _over_loads(swept)
+    yield from _largest(configurations)
     alone = {c for sweep in swept if len(sweep.loads) > 2 for c in sweep.configurations}
     found = sets(c for c in configurations if c not in alone)  # a sweep's loads have no figures of their own
     names = {key: _names(key, list(found)) for key in found}
@@ -69,6 +70,14 @@ def _figures(configurations: Sequence[Configuration]) -> Iterator[tuple[str, Fig
         yield f"{name}-slots", figures.against_slots(members, title), "the cache has one size only"
         yield f"{name}-horizon", horizon.against_horizon(members, title), "no gap captured at two horizons or more"
         yield f"{name}-time", figures.where_time_goes(members, title), "no parts of a step's time"
+
+
+def _largest(configurations: Sequence[Configuration]) -> Iterator[tuple[str, Figure | None, str]]:
+    searched = searches(configurations)
+    keys = [sweep.key for sweep in searched]
+    for sweep, key in zip(searched, keys, strict=True):
+        name, title = _names(key, keys)
+        yield f"{name}-largest", largest.largest_load(sweep, title), "no load was found"
 
 
 def _over_loads(swept: Sequence[Sweep]) -> Iterator[tuple[str, Figure | None, str]]:

@@ -16,9 +16,17 @@ AXES = {
     "traffic.arrivals.scale": "request rate (times that of the file)",
     "traffic.concurrency": "users, each with one request at a time",
 }
+LARGEST = {
+    "max_rate": "largest rate (requests/s)",
+    "max_scale": "largest rate (times that of the file)",
+    "max_concurrency": "most users",
+}
 MOST_LINES = 8
 OF_A_LINE = ("policy", "scope", *BESIDE)
 """what a line is of; the lines of one sweep may differ in all of it"""
+
+
+UNSTEADY = ("overloaded", "cut_off")
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,14 +81,26 @@ def sweeps(configurations: Sequence[Configuration]) -> list[Sweep]:
     """
     found = []
     for axis in AXES:
-        groups: dict[Set, list[Configuration]] = {}
-        for c in configurations:
-            if axis in loads(c):
-                groups.setdefault(_key(c, axis), []).append(c)
-        for key, members in groups.items():
+        for key, members in _grouped([c for c in configurations if axis in loads(c)], axis).items():
             if len({loads(c)[axis] for c in members}) > 1:
                 found += [_sweep(axis, key + more, part) for more, part in _parted(members)]
     return found
+
+
+def searches(configurations: Sequence[Configuration]) -> list[Sweep]:
+    """The same of configurations that have searched for their largest load: each line has one, `axis` is its column."""
+    found = []
+    for column in LARGEST:
+        members = [c for c in configurations if column in c.runs and c.value("search_outcome")]
+        found += [_sweep(column, key, group) for key, group in _grouped(members, column).items()]
+    return found
+
+
+def _grouped(configurations: Iterable[Configuration], axis: str) -> dict[Set, list[Configuration]]:
+    groups: dict[Set, list[Configuration]] = {}
+    for c in configurations:
+        groups.setdefault(_key(c, axis), []).append(c)
+    return groups
 
 
 def _key(c: Configuration, axis: str) -> Set:
@@ -113,11 +133,10 @@ def _sweep(axis: str, key: Set, members: Sequence[Configuration]) -> Sweep:
     for c, words in described.items():
         name = ", ".join(words[part] for part in differing)
         lines.setdefault(name.replace(f" {UNLIMITED}", ""), []).append(c)
-    ordered = {name: sorted(line, key=lambda c: loads(c)[axis]) for name, line in lines.items()}
+    ordered = {name: sorted(line, key=lambda c: loads(c).get(axis, 0.0)) for name, line in lines.items()}
     return Sweep(axis, key, ordered)
 
 
-def is_overloaded(c: Configuration) -> bool:
-    """Whether the server could not keep up, so that its latencies grow with the run: no line goes on to it."""
-    column = c.values("overloaded")
-    return any(value > 0 for value in column if not math.isnan(value))
+def is_unsteady(c: Configuration) -> bool:
+    """Whether its latencies mean nothing, so that no line goes on to it: they grow with the run, or it was cut off."""
+    return any(value > 0 for column in UNSTEADY for value in c.values(column) if not math.isnan(value))

@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from moesim.analysis import latency, plots
+from moesim.analysis import largest, latency, plots
 from moesim.analysis.configurations import read
-from moesim.analysis.sweep import sweeps
+from moesim.analysis.sweep import searches, sweeps
 from tests.analysis import factory
 
 RATES = (2, 4, 8)
@@ -140,6 +140,17 @@ def test_what_is_overloaded_is_hollow_and_no_line_goes_there() -> None:
     assert "hollow" not in drawn(summary()).get_suptitle()
 
 
+def test_what_has_no_latency_stands_at_the_top_of_the_frame() -> None:
+    frame = summary().assign(cut_off=False)
+    frame.loc[(frame["cache"] == "fifo") & (frame["traffic.rate"] == "8"), "cut_off"] = True
+    blank = [column for column in frame if column.endswith("_ns") and column != "ns_per_output_token"]
+    frame.loc[frame["cut_off"], blank] = math.nan
+    mean, high, _ = drawn(frame).axes
+    for panel in (mean, high):
+        assert line(panel, "fifo overloaded").get_ydata().tolist() == [panel.get_ylim()[1]]
+        assert line(panel, "fifo").get_xdata().tolist() == [2, 4]
+
+
 def test_with_nothing_but_overload_every_line_is_still_named() -> None:
     figure = drawn(summary().assign(overloaded=True))
     assert {text.get_text() for text in figure.axes[-1].texts} == {"lru", "fifo"}
@@ -190,6 +201,46 @@ def test_one_line_has_no_differences_and_a_large_range_is_logarithmic() -> None:
     assert [panel.get_title() for panel in figure.axes] == ["mean", "95th percentile"]
     assert figure.axes[0].get_yscale() == figure.axes[0].get_xscale() == "log"
     assert drawn(summary()).axes[2].get_yscale() == "linear"
+
+
+# ---- the largest load
+
+
+def searched(found: dict[str, list[float]], outcomes: dict[str, list[str]] | None = None) -> pd.DataFrame:
+    """Two replications per policy that searched for their largest rate between 1 and 40."""
+    frames = []
+    for cache, rates in found.items():
+        frame = factory.plain([(cache, "history", "", "layer", [1.0, 1.0], [1.0, 1.0])], schedule="free", **PROMISE)
+        frame["max_rate"], frame["rate_met"], frame["rate_failed"] = rates, [40.0, 10.0], [math.nan, 1.0]
+        frame["search_outcome"] = (outcomes or {}).get(cache, ["found"] * 2)
+        frames.append(frame)
+    return pd.concat(frames, ignore_index=True)
+
+
+def test_a_row_per_policy_has_its_largest_rate_and_the_paired_difference() -> None:
+    (sweep,) = searches(read(searched({"lru": [10.0, 12.0], "fifo": [11.0, 13.2]})))
+    figure = largest.largest_load(sweep, "here")
+    assert figure is not None
+    left, right = figure.axes
+    assert [label.get_text() for label in left.get_yticklabels()] == ["lru", "fifo"]
+    assert left.get_xlabel() == "largest rate (requests/s)" and right.get_xlabel() == "paired difference from lru (%)"
+    assert [bars.lines[0].get_xdata()[0] for bars in left.containers] == pytest.approx([11, 12.1])
+    assert [bars.lines[0].get_xdata()[0] for bars in right.containers] == pytest.approx([10])
+    assert "largest load at which 90 % of the requests keep TTFT 500 ms, end-to-end 1.5 s" in figure.get_suptitle()
+
+
+def test_a_search_that_ended_at_its_ends_says_so() -> None:
+    outcomes = {"fifo": ["even to meets", "even from fails"]}
+    (sweep,) = searches(read(searched({"lru": [10.0, 12.0], "fifo": [math.nan] * 2}, outcomes)))
+    figure = largest.largest_load(sweep, "here")
+    assert figure is not None
+    words = [text.get_text() for text in figure.axes[0].texts]
+    assert words == ["below 1 in 1 of 2 replications; above 40 in 1 of 2 replications"]
+    assert len(figure.axes[0].containers) == 1
+
+
+def test_without_a_search_there_is_none() -> None:
+    assert searches(read(summary())) == []
 
 
 # ---- files

@@ -94,6 +94,11 @@ def _finished(figure: Figure, panels: np.ndarray, sweep: Sweep, title: str, word
     for panel in panels.flat:
         if even[1] < even[0]:
             panel.set_xscale("log")
+            room = (places[-1] / places[0]) ** 0.06
+            panel.set_xlim(places[0] / room, places[-1] * room)
+        else:
+            room = 0.06 * (places[-1] - places[0])
+            panel.set_xlim(places[0] - room, places[-1] + room)
         if len(places) <= 9:
             panel.set_xticks(places, [f"{place:g}" for place in places])
             panel.minorticks_off() if panel.get_yscale() == "linear" else panel.xaxis.set_minor_locator(_no_ticks())
@@ -139,7 +144,9 @@ def _lines(
     overloaded: bool = True,
 ) -> None:
     """Each line with its interval as a band, as far as it is steady; the rest hollow, not connected, in the frame."""
-    for name, style in sweep.styles.items():
+    from matplotlib.transforms import ScaledTranslation
+
+    for place, (name, style) in enumerate(sweep.styles.items()):
         stable, over = ([c for c in sweep.lines[name] if is_unsteady(c) is state] for state in (False, True))
         places, found = [sweep.load(c) for c in stable], [values[c] for c in stable]
         label = name if labels else "_"
@@ -152,7 +159,10 @@ def _lines(
         top = panel.get_ylim()[1] if panel.get_autoscaley_on() is False else math.inf
         heights = [min(top, math.inf if math.isnan(values[c].value) else values[c].value) for c in over]
         if over and overloaded:  # a line of no points that is not clipped would have no bounds
-            panel.plot([sweep.load(c) for c in over], heights, gid=f"{name} overloaded", label="_", **hollow)
+            aside = 6 * (place - (len(sweep.lines) - 1) / 2)  # points, so that marks do not cover each other
+            moved = panel.transData + ScaledTranslation(aside / 72, 0, panel.figure.dpi_scale_trans)
+            loads = [sweep.load(c) for c in over]
+            panel.plot(loads, heights, gid=f"{name} overloaded", label="_", transform=moved, **hollow)
 
 
 def _differences(panel: Axes, sweep: Sweep, column: str) -> dict[Configuration, Interval]:

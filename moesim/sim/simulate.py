@@ -154,7 +154,7 @@ def _result(config: Experiment, inputs: Inputs, server: Server, schedule: Schedu
     counters["pass_over_bound"] = -1 if passed.pass_over_bound is None else passed.pass_over_bound
     counters |= _bounds(config, inputs, server, schedule)
     labels = server.setup.labels | traffic_label(inputs.arrivals, config.traffic.requests)
-    return RunResult(counters, steps, table, labels, server.tokens.table())
+    return RunResult(counters, steps, table, labels, tokens=server.tokens.table())
 
 
 def _output_tokens(server: Server, warmup: int) -> int:

@@ -104,6 +104,17 @@ def test_steps_are_kept_when_asked_for_or_when_there_is_one_run(results: Results
         _ = two.steps
 
 
+def test_tokens_are_kept_one_by_one_when_asked_for(tmp_path: Path) -> None:
+    results = moesim.run(tiny(replications=2), out=tmp_path, save=["tokens"], figures=False)
+    tokens, requests = results.tokens, results.requests.set_index(["run", "request"])
+    times = tokens.groupby(["run", "request"])["at_ns"]
+    done = requests[requests["finished_ns"] >= 0]
+    assert len(done) > 2
+    assert (times.min()[done.index] == done["first_token_ns"]).all()
+    assert (times.max()[done.index] == done["finished_ns"]).all()
+    assert (times.count()[done.index] == done["output_tokens"]).all()
+
+
 def test_the_resolved_file_is_every_point_and_is_read_back(results: Results) -> None:
     configs = results.configs
     assert len(configs) == 24

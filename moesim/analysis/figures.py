@@ -77,7 +77,7 @@ def against_slots(configurations: Sequence[Configuration], title: str) -> Figure
 def where_time_goes(configurations: Sequence[Configuration], title: str) -> Figure | None:
     """The parts of a step's time per policy as stacked bars, a column of panels per memory size."""
     shown = ranked(farthest(configurations))
-    parts = [part for part in (*PARTS, "idle") if any(np.nansum(c.values(f"{part}_ns")) > 0 for c in shown)]
+    parts = [part for part in (*PARTS, "kv_stall", "idle") if any(np.nansum(c.values(f"{part}_ns")) > 0 for c in shown)]
     if not parts:
         return None
     sizes, unit = sizes_of(shown)

@@ -95,8 +95,8 @@ def shares(counters: Mapping[str, int]) -> dict[str, float]:
     compute = sum(counters[f"{part}_ns"] for part in ("attention", "rest", "gate", "router", "experts"))
     result["compute_share"] = ratio(compute, span)
     result["link_share"] = ratio(counters["link_busy_ns"], span)
-    waits = ("host", "miss_stall", "late_stall", "cpu_stall", "idle")
-    return result | {f"{part}_share": ratio(counters[f"{part}_ns"], span) for part in waits}
+    waits = ("host", "miss_stall", "late_stall", "cpu_stall", "kv_stall", "idle")
+    return result | {f"{part}_share": ratio(counters.get(f"{part}_ns", 0), span) for part in waits}
 
 
 def throughput(counters: Mapping[str, int], finished: Mapping[str, Any]) -> dict[str, float]:

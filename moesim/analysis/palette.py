@@ -27,8 +27,9 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 MARKERS = ("o", "D", "s", "P", "^", "v", "*", "x")
 PART_COLOURS = dict(
     zip(
-        (*PARTS, "idle"),
-        ("#0072B2", "#56B4E9", "#009E73", "#F0E442", "#CC79A7", "#999999", "#D55E00", "#E69F00", "#7F4F24", "#DDDDDD"),
+        (*PARTS, "kv_stall", "idle"),
+        ("#0072B2", "#56B4E9", "#009E73", "#F0E442", "#CC79A7", "#999999", "#D55E00", "#E69F00", "#7F4F24", "#5E3C99",
+         "#DDDDDD"),
         strict=True,
     )
 )
@@ -42,6 +43,7 @@ PART_NAMES = {
     "miss_stall": "stall: misses",
     "late_stall": "stall: late hits",
     "cpu_stall": "stall: experts on the CPU",
+    "kv_stall": "stall: KV memory",
     "idle": "idle",
 }
 

@@ -103,7 +103,7 @@ def test_shares_by_keys_tokens_and_time() -> None:
         "reuse_rate": 0.4, "prefetch_rate": 0.1, "late_rate": 0.125, "miss_rate": 0.375,
         "reuse_token_rate": 0.5, "prefetch_token_rate": 0.0625, "late_token_rate": 0.0625, "miss_token_rate": 0.375,
         "compute_share": 0.3, "host_share": 0.2, "miss_stall_share": 0.35, "late_stall_share": 0.1, "idle_share": 0.05,
-        "cpu_stall_share": 0.0, "link_share": 0.75,
+        "cpu_stall_share": 0.0, "kv_stall_share": 0.0, "link_share": 0.75,
     }  # fmt: skip
 
 

@@ -216,6 +216,43 @@ def test_unique_experts(found: dict[str, Any]) -> None:
     assert (twice["unique_experts_per_step"], twice["unique_experts_per_event"]) == (2, 1)
 
 
+# ---- preempted
+
+# Two prompts of two tokens, room for three blocks of two tokens. Both first tokens are there at 1120. Then both need a
+# second block: the later request gives its own back, waits until the other one has gone (1340), and runs again.
+TWO = {"sequences": toy.as_requests([([0, 0], [0, 0, 0])] * 2), "traffic": {"kind": "all", "requests": 2}}
+SCHEDULER = {"max_requests": 2, "max_tokens": 400}
+
+
+def preempted(how: str) -> RunResult:
+    memory = {"slots": 4, "kv": {"blocks": 3, "block_tokens": 2, "watermark": 0.0, "preempt": how}}
+    return toy.run(**TWO, scheduler=SCHEDULER, memory=memory)
+
+
+def test_a_preempted_request_is_computed_again_while_its_clocks_go_on() -> None:
+    # The other has its tokens at 1120, 1230 and 1340. This one, at 1120; its three tokens are computed again by 1450,
+    # which makes the second; the third comes at 1560.
+    run = preempted("recompute")
+    assert gaps(run.requests, run.tokens).tolist() == [110, 110, 330, 110]
+    got = measured(run, Objective(tpot=200e-9))
+    assert statistics(got, "itl") == [660 / 4, 110, 330, 330]
+    assert statistics(got, "tpot")[:3] == [(110 + 220) / 2, 110, 220]
+    assert statistics(got, "ttft")[0] == 1120 and got["queueing_p99_ns"] == 0, "it had begun before"
+    assert got["e2e_p95_ns"] == 1560 and got["normalized_p95_ns"] == 520
+    assert got["throughput_tokens_per_s"] == 6 * 10**9 / 1560, "what is computed again is no output"
+    assert got["attainment"] == 0.5
+
+
+def test_kv_stall() -> None:
+    # Swapped: the stream waits 8 for the block to go (1120 to 1128), and 8 for it to come back (1348 to 1356).
+    run = preempted("swap")
+    assert gaps(run.requests, run.tokens).tolist() == [118, 110, 346, 110]
+    got = measured(run)
+    assert (got["kv_stall_share"], got["idle_share"]) == (16 / 1576, 0)
+    assert got["link_share"] == (1000 + 8) / 1576
+    assert measured(preempted("recompute"))["kv_stall_share"] == 0
+
+
 # ---- what has not finished, and the warm-up
 
 

@@ -248,7 +248,9 @@ class Traffic(Frozen):
         None, ge=0.01, le=100, description="burstiness: standard deviation / mean of the gaps (kind gamma; 1: poisson)"
     )
     arrivals: ArrivalsFile | None = Field(None, description="arrivals file: its path, or {file: ..., scale: ...}")
-    requests: Count = Field(64, description="requests of a run; all of the file (kind trace) if it is not given")
+    requests: Count = Field(
+        64, description="requests of a run; if not given, 64, all of the file (kind trace), or what a window takes"
+    )
     mix: Mix = Field("uniform", description="uniform, {domain: weight, ...}, or {from: {...}, to: {...}}")
     prompt: Lengths | None = Field(
         None, description="prompt tokens: a number or a distribution; those of the captured sequence if not given"
@@ -285,6 +287,40 @@ class Scheduler(Frozen):
     batch: PolicySpec = Field(PolicySpec(name="decode-first"), description="batch policy")
     max_tokens: Count = Field(2048, description="most tokens of a step")
     max_requests: Count = Field(8, description="most requests of a step")
+
+
+LEAST_REQUESTS = 40
+"""requests of a window whose warm-up is found: MSER-5 looks at means of five of them"""
+STEPS_OF_A_WINDOW = 10**6
+"""steps after which a run with a window is given up, where the file does not say"""
+COMING = 4
+"""times as many requests as are awaited may come, where the file does not say: more would come only to a server that is
+hopelessly overloaded, or that lets some starve"""
+
+
+class Window(Frozen):
+    """The requests that are measured, by their number: the same of all that are compared (docs/statistics.md)."""
+
+    requests: Count = Field(description="requests that are measured, those after the warm-up")
+    warmup: (
+        Annotated[Literal["auto"], Tag("<auto>")] | Annotated[Annotated[int, Field(ge=0, le=10**8)], Tag("<number>")]
+    ) = Field(
+        "auto",
+        discriminator=Discriminator(lambda value: "<auto>" if isinstance(value, str) else "<number>"),
+        description="requests before them, not measured: a number, or auto (found by MSER-5, at most half as many)",
+    )
+
+    @property
+    def candidates(self) -> list[int]:
+        """How many requests may have to be left out: a number that is given, or every 5 % of the window up to half."""
+        if self.warmup != "auto":
+            return [self.warmup]
+        return [self.requests * part // 20 for part in range(11)]
+
+    @property
+    def awaited(self) -> int:
+        """Requests that must have left before a run ends, the first of all that come."""
+        return self.candidates[-1] + self.requests
 
 
 class Machine(Frozen):
@@ -408,15 +444,32 @@ class Experiment(Frozen):
     )
     steps: Annotated[int, Field(ge=1, le=10**8)] = Field(1000, description="a run ends after so many steps")
     warmup_steps: Annotated[int, Field(ge=0, le=10**8)] = Field(0, description="first steps that are not counted")
+    window: Window | None = Field(
+        None, description="measure so many requests, the same of every policy, in place of steps (schedule free)"
+    )
     seed: Annotated[int, Field(ge=0, le=LARGEST)] = Field(0, description="seed of every random stream")
     replications: Annotated[int, Field(ge=1, le=10**4)] = Field(
         1, description="runs of each point, other random streams"
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _until_the_window_is_over(cls, value: Any) -> Any:
+        """With a window, arrivals go on until it is over, and steps are no more than a limit."""
+        if not isinstance(value, Mapping) or value.get("window") is None:
+            return value
+        given = {"steps": STEPS_OF_A_WINDOW, **{key: item for key, item in value.items() if item is not None}}
+        traffic, awaited = value.get("traffic"), awaited_of(value["window"])
+        if awaited and isinstance(traffic, Mapping) and traffic.get("requests") is None and not _drifts(traffic):
+            given["traffic"] = {**traffic, "requests": min(COMING * awaited, EVERY)}
+        return given
+
     @model_validator(mode="after")
     def _warmup(self) -> Experiment:
         if text := warmup_rule(self.steps, self.warmup_steps):
             raise broken(text)
+        if texts := window_rules(self.model_dump()):
+            raise broken("window " + "; ".join(texts))
         return self
 
     @model_validator(mode="after")
@@ -588,6 +641,45 @@ def _prediction_rules(trace: Mapping[str, Any]) -> list[str]:
     if trace.get("predicted") is not None and not any(given):
         texts.append("predicted needs recall_1: it is how many experts a prediction names")
     return texts
+
+
+def window_rules(values: Mapping[str, Any]) -> list[str]:
+    """What is wrong between a measured window and the rest of an experiment."""
+    window, traffic = values.get("window"), values.get("traffic")
+    if not isinstance(window, Mapping) or not isinstance(traffic, Mapping):
+        return []
+    texts = []
+    if values.get("schedule") == "frozen":
+        texts.append("belongs to schedule free; a frozen one replays recorded steps, so give steps and warmup_steps")
+    if values.get("warmup_steps"):
+        texts.append("has a warmup of its own; leave out warmup_steps")
+    if traffic.get("kind") == "all":
+        texts.append("needs traffic that goes on; of kind all everything comes at once, so give steps")
+    requests, awaited = window.get("requests"), awaited_of(window)
+    if awaited and window.get("warmup", "auto") == "auto" and awaited < LEAST_REQUESTS * 3 // 2:
+        texts.append(f"of {requests} requests is too short to find its warm-up: {LEAST_REQUESTS} or more, or a warmup")
+    coming = traffic.get("requests")
+    if coming is None and _drifts(traffic):
+        texts.append("needs traffic.requests where the mix drifts: it drifts over them")
+    elif isinstance(coming, int) and awaited and coming < awaited:
+        texts.append(f"needs {awaited:,} requests with its warm-up, and traffic.requests is {coming:,}")
+    return texts
+
+
+def _drifts(traffic: Mapping[str, Any]) -> bool:
+    mix = traffic.get("mix")
+    return traffic.get("kind") != "trace" and (isinstance(mix, Drift) or (isinstance(mix, Mapping) and "from" in mix))
+
+
+def awaited_of(window: object) -> int:
+    """Requests that a window section waits for, the first of all that come; 0 where it does not say."""
+    if isinstance(window, Window):
+        return window.awaited
+    given = dict(window) if isinstance(window, Mapping) else {}
+    requests, warmup = given.get("requests"), given.get("warmup", "auto")
+    if type(requests) is not int or not (warmup == "auto" or type(warmup) is int):
+        return 0
+    return requests + (requests // 2 if warmup == "auto" else warmup)
 
 
 def warmup_rule(steps: object, warmup: object) -> str | None:

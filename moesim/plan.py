@@ -30,6 +30,7 @@ from moesim.experiment import (
     Search,
     Synthetic,
     Traffic,
+    Window,
     arrivals_rules,
     lengths_rules,
     memory_rules,
@@ -38,6 +39,7 @@ from moesim.experiment import (
     synthetic_rules,
     traffic_rules,
     warmup_rule,
+    window_rules,
 )
 from moesim.inputs import Sources
 
@@ -58,6 +60,7 @@ SECTIONS: dict[tuple[str, ...], type[BaseModel]] = {
     ("machine",): Machine,
     ("objective",): Objective,
     ("search",): Search,
+    ("window",): Window,
 }
 POLICIES = {"cache": ("cache",), "prefetch": ("prefetch",), "miss": ("miss",), "batch": ("scheduler", "batch")}
 
@@ -204,9 +207,12 @@ def _rules(tree: Node, values: dict[str, Any]) -> Iterator[Problem]:
     for text in search_rules(values):
         yield tree.child("search").problem(text)
     default = Experiment.model_fields["steps"].default
-    wrong = warmup_rule(values.get("steps", default), values.get("warmup_steps", 0))
+    window = values.get("window")
+    wrong = None if window else warmup_rule(values.get("steps", default), values.get("warmup_steps", 0))
     if wrong:
         yield tree.child("warmup_steps").problem(wrong)
+    for text in window_rules(values):
+        yield tree.child("window").problem(text)
 
 
 def _node(tree: Node, path: Iterable[str | int]) -> Node:

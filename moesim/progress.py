@@ -44,7 +44,8 @@ class Lines(Quiet):
         """`12 of 96 runs, 8,120 steps/s, 40 s left`."""
         rate = tally.steps / max(seconds, 1e-9)
         text = f"{tally.runs} of {self.runs} runs, {rate:,.0f} steps/s"
-        if 0 < tally.done_steps < self.steps:
+        # A limit that most runs stay far below says nothing until some of them are done.
+        if max(1, self.steps // 100) <= tally.done_steps < self.steps:
             text += f", {seconds * (self.steps - tally.done_steps) / tally.done_steps:.0f} s left"
         return text
 

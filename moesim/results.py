@@ -121,6 +121,8 @@ class Results:
     def document(self) -> dict[str, Any]:
         """What `--json` prints: name, folder, digests of the inputs, and the rows of the summary."""
         rows = json.loads(self.summary.to_json(orient="records", double_precision=15))
+        for row in rows:
+            row |= dict.fromkeys(summary.unmeasured(row), "overloaded" if row.get("overloaded") else "cut off")
         return {"name": self.name, "folder": str(self.folder), "inputs": self.digests, "runs": rows}
 
 

@@ -21,6 +21,7 @@ from moesim.plan import Plan, read_plan
 from moesim.pool import Pool, most_steps
 from moesim.progress import shown
 from moesim.results import DETAILS, RUN, Results
+from moesim.settle import settle
 
 PACKAGES = ("numpy", "simpy", "pandas", "pyarrow", "pydantic", "matplotlib")
 
@@ -124,7 +125,7 @@ def execute(job: Job, *, jobs: int, check: bool = False, figures: bool = True, q
     runs = plan.runs()
     with shown(plan.name, len(runs), sum(map(most_steps, runs)), quiet) as report:
         pool = Pool(max(1, jobs), check, partial, report)
-        found = pool.execute(runs)
+        found = settle(runs, pool.execute(runs))
     simulated = time.perf_counter() - clock
     with results_module.replacing(job.folder) as folder:
         results_module.write(folder, plan, runs, found, job.save)

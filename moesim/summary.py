@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,7 @@ TEXT = (
 )
 FIRST = ("run", "case", "replication")
 UNLIMITED = "unlimited"
+LATENCY = re.compile(r"\w+_(mean|p\d+)_ns")
 
 
 def rows(runs: Sequence[Run], results: Sequence[RunResult]) -> list[Row]:
@@ -59,7 +61,16 @@ def _known(run: Run, result: RunResult, named: bool) -> Row:
     labels = dict(result.labels)
     known = {**_identity(run, named), "oracle": labels.pop("oracle", ""), **result.counters}
     known |= summarize(result.counters, result.requests, result.tokens, run.config.objective) | result.found
+    known |= dict.fromkeys(unmeasured(known), math.nan)
     return known | {f"label_{name}": text for name, text in labels.items()}
+
+
+def unmeasured(row: Mapping[str, Any]) -> list[str]:
+    """Columns of latencies in a row that has none: of a server that cannot keep up, or of a run that was cut off.
+
+    Their mean would grow with the run, or be that of the requests that happened to finish.
+    """
+    return [name for name in row if LATENCY.fullmatch(name)] if row.get("overloaded") or row.get("cut_off") else []
 
 
 def _axes(run: Run, known: Mapping[str, Any]) -> Row:

@@ -22,6 +22,7 @@ from moesim.experiment import (
     PolicySpec,
     RunConfig,
     Traffic,
+    Window,
     parse_bytes,
 )
 from moesim.files import shipped
@@ -405,3 +406,48 @@ def test_a_request_that_never_fits_kv_memory_is_refused_before_the_run(tmp_path:
     (found,) = mistakes(write(tmp_path, memory={"slots": 3, "kv": {"blocks": 3, "block_tokens": 4}}))
     assert "memory.kv: has 3 blocks of 4 tokens, room for a request of 13 tokens with its output; the traffic" in found
     read_plan(write(tmp_path, memory={"slots": 3, "kv": {"blocks": 4, "block_tokens": 4}}))
+
+
+# ---- the measured window
+
+OPEN = {"kind": "poisson", "rate": 3.0}
+DRIFT = {"from": {"synthetic": 1}, "to": {"synthetic": 2}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"window": {"requests": 10}}, ["window: of 10 requests is too short"]),
+        ({"window": {"requests": 0, "warmup": "x"}}, ["window.requests: 0 must be", "window.warmup: unknown value"]),
+        ({"window": {"requests": 9, "warmup": 1.5}}, ["window.warmup: 1.5 must be a whole number"]),
+        ({"window": {"requests": 9, "warmup": -1, "b": 1}}, ["window.warmup: -1 must be", "window.b: unknown key 'b'"]),
+        ({"window": 5}, ["window: 5 must be a mapping of requests, warmup"]),
+        ({"window": {}}, ["window.requests: is missing"]),
+        ({"schedule": "frozen"}, ["window: belongs to schedule free"]),
+        ({"warmup_steps": 3}, ["window: has a warmup of its own; leave out warmup_steps"]),
+        ({"traffic": {"kind": "all"}}, ["window: needs traffic that goes on"]),
+        ({"traffic": OPEN | {"requests": 74}}, ["window: needs 75 requests with its warm-up, and"]),
+        ({"traffic": OPEN | {"mix": DRIFT}}, ["window: needs traffic.requests where the mix drifts"]),
+        (
+            {"traffic": {"kind": "trace", "arrivals": "chat-bursty"}, "window": {"requests": 10**6, "warmup": 5}},
+            ["window: needs 1,000,005 requests with its warm-up, and traffic.arrivals leaves "],
+        ),
+    ],
+)
+def test_mistakes_of_a_window_are_told_at_its_place(changes: dict[str, Any], said: list[str]) -> None:
+    plain = {"window": {"requests": 50}, "steps": None, "warmup_steps": None, "traffic": OPEN}
+    with pytest.raises(InputError) as raised:
+        read_plan(tiny(**(plain | changes)))
+    told = [str(problem) for problem in raised.value.problems]
+    assert len(told) == len(said) and all(text.startswith(start) for text, start in zip(told, said, strict=True)), told
+
+
+def test_a_window_says_how_many_requests_come_and_that_steps_are_a_limit() -> None:
+    plain = {"steps": None, "warmup_steps": None, "traffic": OPEN}
+    found = Experiment.model_validate(tiny(window={"requests": 50}, **plain))
+    assert (found.window, found.steps, found.traffic.requests) == (Window(requests=50), 10**6, 4 * 75)
+    given = tiny(window={"requests": 50, "warmup": 10}, steps=70, warmup_steps=None, traffic=OPEN | {"requests": 60})
+    found = Experiment.model_validate(given)
+    assert (found.steps, found.traffic.requests) == (70, 60)
+    with pytest.raises(ValidationError, match="window needs traffic that goes on"):
+        Experiment.model_validate(tiny(**(plain | {"window": {"requests": 50}, "traffic": {"kind": "all"}})))

@@ -27,13 +27,19 @@ SIZE = ("bytes", "slots", "kv_bytes", "kv_blocks")
 BUDGET = "gpu_bytes"
 """with one budget the sizes of KV memory and of the experts say the same: memory.kv.share is no column to compare by"""
 TIME = "ns_per_output_token"
+LATENCY = "normalized_mean_ns"
+CLUSTER = "cluster"
 LABELS = ("routing", "costs", "link", "kv")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Configuration:
     """One point of the grid. `group` is what must be equal for two cache policies to compare; `runs` has a row per
-    replication, in their order. `horizon` is in layer events, inf when unlimited and NaN when the policy has none."""
+    replication, in their order. `horizon` is in layer events, inf when unlimited and NaN when the policy has none.
+
+    Replications that share captured sequences are no independent observations. They are one cluster, and its mean is
+    one value: intervals are over `units`, which are clusters where there are any and replications elsewhere.
+    """
 
     group: tuple[tuple[str, str], ...]
     cache: str
@@ -76,16 +82,44 @@ class Configuration:
         """A column that is the same in all replications; None where there is no such column."""
         return self.runs[column].iloc[0] if column in self.runs.columns else None
 
+    @property
+    def units(self) -> list[int]:
+        """Numbers of the clusters, or of the replications where each has sequences of its own."""
+        return sorted(set(self._unit_of_run()))
+
+    def _unit_of_run(self) -> list[int]:
+        named = next((name for name in (CLUSTER, "replication") if name in self.runs.columns), None)
+        return list(range(len(self.runs))) if named is None else [int(value) for value in self.runs[named]]
+
     def values(self, column: str) -> np.ndarray:
-        """A numeric column, float64, one value a replication; NaN where the column is missing."""
+        """A numeric column, float64, one value a unit; NaN where the column is missing."""
         if column not in self.loaded:
             missing = np.full(len(self.runs), math.nan)
             found = self.runs[column].to_numpy("float64", na_value=math.nan) if column in self.runs.columns else missing
-            self.loaded[column] = found
+            self.loaded[column] = self._of_units(found)
         return self.loaded[column]
 
+    def _of_units(self, found: np.ndarray) -> np.ndarray:
+        units, of_run = self.units, self._unit_of_run()
+        if len(units) == len(of_run):
+            return found
+        return np.array([found[[u == unit for u in of_run]].mean() for unit in units])
+
+    def count(self, column: str) -> int:
+        """How many runs a yes-or-no column says yes of; none where there is no such column."""
+        return int((self.runs[column] == True).sum()) if column in self.runs.columns else 0  # noqa: E712
+
+    def holds(self, column: str) -> bool:
+        """Whether a yes-or-no column says yes of any run."""
+        return self.count(column) > 0
+
+    @property
+    def unmeasured(self) -> str:
+        """Why there are no latencies: `overloaded`, `cut off`, or nothing."""
+        return "overloaded" if self.holds("overloaded") else "cut off" if self.holds("cut_off") else ""
+
     def mean(self, column: str) -> float:
-        """The mean of a numeric column over the replications."""
+        """The mean of a numeric column over the units."""
         values = self.values(column)
         return math.fsum(values) / len(values)
 
@@ -224,6 +258,23 @@ def baseline(group: Sequence[Configuration], column: str) -> Configuration | Non
     return best([c for c in found if c.value("miss") in (None, "", "wait")] or found, column)
 
 
+def judged_by(group: Sequence[Configuration]) -> str:
+    """The time by which a group is judged: per output token of the span, or in open traffic the normalized latency.
+
+    An open server that keeps up serves what comes, so that its time per token is that of the traffic, whatever the
+    policy. Where none keeps up the time per token is what the server can do.
+    """
+    found = any(c.holds("open_traffic") for c in group) and any(not math.isnan(c.mean(LATENCY)) for c in group)
+    return LATENCY if found else TIME
+
+
+def time_words(groups: Iterable[Sequence[Configuration]]) -> str:
+    """What the times of these groups are, for an axis."""
+    names = {TIME: "time per output token", LATENCY: "normalized latency"}
+    found = dict.fromkeys(names[judged_by(group)] for group in groups)
+    return f"{' or '.join(found)} ({'ms' if list(found) == [names[TIME]] else 'ms per token'})"
+
+
 def bound(group: Sequence[Configuration], column: str) -> Configuration | None:
     """The best unlimited oracle, in either scope."""
     return best([c for c in group if c.is_bound], column)
@@ -231,7 +282,10 @@ def bound(group: Sequence[Configuration], column: str) -> Configuration | None:
 
 def ranked(group: Sequence[Configuration]) -> list[Configuration]:
     """A group with presets in the order of its times; another one as it is."""
-    return sorted(group, key=lambda c: c.mean(TIME)) if any(c.preset for c in group) else list(group)
+    if not any(c.preset for c in group):
+        return list(group)
+    times = {c: c.mean(judged_by(group)) for c in group}
+    return sorted(group, key=lambda c: (math.isnan(times[c]), times[c]))
 
 
 def deployable(group: Sequence[Configuration]) -> list[Configuration]:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import astuple
 from typing import Any
 
-from moesim.analysis import compare, disagree
+from moesim.analysis import compare, disagree, latencies
 from moesim.analysis.compare import Interval
 from moesim.analysis.configurations import (
     UNLIMITED,
@@ -20,16 +20,16 @@ from moesim.analysis.configurations import (
     bound,
     deployable,
     grouped,
+    judged_by,
     read,
     sizes_of,
     summary_of,
 )
-from moesim.analysis.gap import MEASURES, against_baseline, gap
+from moesim.analysis.gap import against_baseline, column_of, gap
 from moesim.analysis.layout import WIDTH, Column, Line, fit, join, number, plain, share, significant, wrapped
 from moesim.analysis.naming import heading, sets
 from moesim.analysis.table import footer, no_bound, warning
 
-MISSES, TIME = MEASURES["misses"], MEASURES["time"]
 LONGEST = 24  # characters of a policy and its scope
 MARKS = (
     "B: best policy of level history (no lookahead) at equal bytes in either scope; ms: per output token",
@@ -63,7 +63,15 @@ def lines(results: Any, width: int = WIDTH) -> list[Line]:
         for row, group in zip(rows[key], grouped(members).values(), strict=True):
             result.append(Line(join(columns, row, kept, widths)))
             result += [Line(f"  {text}", "note") for text in disagree.words(group, most=1)]
+            result += [Line(f"  {text}", "note") for text in _free_words(group, width - 2)]
     return [*result, Line(""), *(Line(text, "note") for text in (*footer(configurations), *MARKS))]
+
+
+def _free_words(group: Group, width: int) -> list[str]:
+    """Which differences in latency are real, and who has no latency."""
+    if not latencies.is_free(group):
+        return []
+    return [*latencies.without(group, width), *latencies.words(group, width)]
 
 
 def _cells(group: Group, columns: Sequence[Column]) -> list[str]:
@@ -78,7 +86,7 @@ def _size_column(configurations: Sequence[Configuration]) -> Column:
 
 def chosen(group: Group) -> Configuration | None:
     """The best policy without an oracle, by time."""
-    return best(deployable(group), TIME)
+    return best(deployable(group), judged_by(group))
 
 
 def _name(c: Configuration | None) -> str:
@@ -90,17 +98,18 @@ def _name(c: Configuration | None) -> str:
 
 
 def _baseline(group: Group) -> str:
-    return _name(baseline(group, TIME))
+    return _name(baseline(group, judged_by(group)))
 
 
 def _baseline_time(group: Group) -> str:
-    base = baseline(group, TIME)
-    return significant(base.mean(TIME) / 1e6) if base else ""
+    column = judged_by(group)
+    base = baseline(group, column)
+    return significant(base.mean(column) / 1e6) if base else ""
 
 
 def _better(group: Group) -> Configuration | None:
     found = chosen(group)
-    return None if found is baseline(group, TIME) else found
+    return None if found is baseline(group, judged_by(group)) else found
 
 
 def _chosen(group: Group) -> str:
@@ -110,25 +119,26 @@ def _chosen(group: Group) -> str:
 
 def _chosen_time(group: Group) -> str:
     found = _better(group)
-    return number(compare.mean(found.values(TIME) / 1e6)) if found else ""
+    return number(compare.mean(found.values(judged_by(group)) / 1e6)) if found else ""
 
 
 def _chosen_difference(group: Group) -> str:
     found = _better(group)
-    return difference(against_baseline(found, group, TIME)) if found else ""
+    return difference(against_baseline(found, group, judged_by(group))) if found else ""
 
 
-def _chosen_gap(column: str) -> Callable[[Group], str]:
+def _chosen_gap(measure: str) -> Callable[[Group], str]:
     def cell(group: Group) -> str:
         found = _better(group)
-        return share(gap(found, group, column)) if found else ""
+        return share(gap(found, group, column_of(measure, group))) if found else ""
 
     return cell
 
 
 def _oracle(group: Group) -> str:
-    found = bound(group, TIME)
-    relative = against_baseline(found, group, TIME) if found else compare.NOTHING
+    column = judged_by(group)
+    found = bound(group, column)
+    relative = against_baseline(found, group, column) if found else compare.NOTHING
     if math.isnan(relative.value):
         return ""
     text = f"{relative.value * 100:+.{_digits(relative)}f}"
@@ -156,7 +166,7 @@ COLUMNS = (
     Column(("best policy", "without an oracle"), _chosen, left=True),
     Column(("", "ms"), _chosen_time),
     Column(("time against", "B, %  "), _chosen_difference, give_up=1),
-    Column(("gap, %", "misses"), _chosen_gap(MISSES), give_up=3),
-    Column(("gap, %", "time"), _chosen_gap(TIME), give_up=2),
+    Column(("gap, %", "misses"), _chosen_gap("misses"), give_up=3),
+    Column(("gap, %", "time"), _chosen_gap("time"), give_up=2),
     Column(("oracle", "vs B, %"), _oracle, give_up=4),
 )

@@ -9,7 +9,7 @@ from itertools import permutations
 from moesim.analysis import compare
 from moesim.analysis.compare import Interval
 from moesim.analysis.configurations import Configuration, baseline, deployable
-from moesim.analysis.gap import MEASURES, paired
+from moesim.analysis.gap import column_of, paired
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,19 +41,19 @@ def relative(ours: Configuration, theirs: Configuration, column: str) -> Interva
 
 
 def _reversal(ours: Configuration, theirs: Configuration) -> Iterator[Reversal]:
-    misses, time = (relative(ours, theirs, MEASURES[measure]) for measure in ("misses", "time"))
+    misses, time = (relative(ours, theirs, column_of(measure, (ours, theirs))) for measure in ("misses", "time"))
     if misses.excludes(0) and time.excludes(0) and misses.value < 0 < time.value:
         yield Reversal(ours, theirs, misses, time)
 
 
 def words(group: Sequence[Configuration], most: int = 3) -> list[str]:
     """A line that says how often it happens in a group of presets, and the plainest against each that is beaten so."""
-    if not any(c.preset for c in group) or len(group[0].runs) < 2:
+    if not any(c.preset for c in group) or len(group[0].units) < 2:
         return []
     found = reversals(group)
     others = len(deployable(group))
     lines = [f"fewer misses and more time: {len(found)} of {others * (others - 1) // 2} pairs without an oracle"]
-    base = baseline(group, MEASURES["time"])
+    base = baseline(group, column_of("time", group))
     ranked = sorted(found, key=lambda r: (r.theirs is not base, -r.size))
     by_rival = {id(r.theirs): r for r in reversed(ranked)}  # the plainest against each
     for r in sorted(by_rival.values(), key=ranked.index)[:most]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from moesim.analysis import compare, drawing, palette
-from moesim.analysis.configurations import UNLIMITED, Configuration, grouped, ranked, sizes_of
+from moesim.analysis.configurations import UNLIMITED, Configuration, grouped, judged_by, ranked, sizes_of, time_words
 from moesim.analysis.gap import MEASURES, against_baseline
 from moesim.analysis.metrics import PARTS
 
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MISSES, TIME = MEASURES["misses"], MEASURES["time"]
-SCALES = {MISSES: 1.0, TIME: 1e-6}
 LETTER, LEGEND = 0.078, 1.8  # inches of a letter of a name, and of the legend
 SCOPES = {"layer": "one cache per layer", "global": "one cache for all layers"}
 BOUNDS = {
@@ -52,10 +51,13 @@ def against_slots(configurations: Sequence[Configuration], title: str) -> Figure
     shape = (3, len(scopes)) if len(scopes) > 1 else (1, 3)
     figure, panels = drawing.panels_of(*shape, (4.4, 2.9), sharex="all")
     panels = panels.reshape(3, len(scopes))
-    differences = {c: against_baseline(c, g, TIME).scaled(100) for g in grouped(configurations).values() for c in g}
+    groups = list(grouped(configurations).values())
+    differences = {c: against_baseline(c, g, judged_by(g)).scaled(100) for g in groups for c in g}
+    time = judged_by(shown)
     for column, scope in enumerate(scopes):
         here = [c for c in shown if c.scope == scope]
-        misses, times = ({c: compare.mean(c.values(m) * scale) for c in here} for m, scale in SCALES.items())
+        scales = ((MISSES, 1.0), (time, 1e-6))
+        misses, times = ({c: compare.mean(c.values(m) * scale) for c in here} for m, scale in scales)
         drawing.lines(panels[0, column], shown, {c: sizes[c] for c in here}, misses)
         drawing.lines(panels[1, column], shown, {c: sizes[c] for c in here}, times)
         drawing.lines(panels[2, column], shown, _beside_each_other(shown, sizes, here), differences)
@@ -69,6 +71,7 @@ def against_slots(configurations: Sequence[Configuration], title: str) -> Figure
         for panel in row:
             panel.set_ylim(0, top)
     _label_sizes(panels, sizes, unit)
+    panels[1, 0].set_ylabel(time_words([shown]))
     panels[2, 0].set_ylabel("time against the\nbest history policy (%)")
     below = "misses and time against cache size; last, time against the best history policy: below 0 is faster"
     return drawing.finish(figure, panels, (title, below), configurations)
@@ -135,7 +138,6 @@ def _label_sizes(panels: np.ndarray, sizes: dict[Configuration, float], unit: st
     for panel in panels[-1] if panels.shape[1] > 1 else panels.flat:
         panel.set_xlabel(f"cache size ({unit})")
     panels[0, 0].set_ylabel("misses per output token\n(expert keys)")
-    panels[1, 0].set_ylabel("time per output token (ms)")
 
 
 def _bar_name(c: Configuration) -> str:

@@ -2,11 +2,11 @@
 
     gap captured = (x - baseline) / (oracle - baseline)
 
-in misses and in time per output token. Compared are configurations that have all in common - case, traffic, bytes,
-prefetcher, batcher, schedule, model - but the cache policy and its scope. The baseline is the best policy of level
-`history` and the oracle the best unlimited one, each in either scope, each by its mean over the replications and by
-the measure in question. 0 is the baseline, 1 the oracle; a policy may be below 0 and, in time or when the schedule is
-free (where the oracle is no bound), above 1.
+in misses and in time: per output token, and in open traffic the mean normalized latency (`judged_by`). Compared are
+configurations that have all in common - case, traffic, bytes, prefetcher, batcher, schedule, model - but the cache
+policy and its scope. The baseline is the best policy of level `history` and the oracle the best unlimited one, each in
+either scope, each by its mean over the replications and by the measure in question. 0 is the baseline, 1 the oracle; a
+policy may be below 0 and, in time or when the schedule is free (where the oracle is no bound), above 1.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 
 from moesim.analysis import compare
 from moesim.analysis.compare import NOTHING, Interval
-from moesim.analysis.configurations import Configuration, baseline, bound, grouped, read
+from moesim.analysis.configurations import Configuration, baseline, bound, grouped, judged_by, read
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,10 +40,11 @@ def add_gaps(summary: pd.DataFrame) -> pd.DataFrame:
 
     result = summary.drop(columns=[column for column in summary.columns if column in COLUMNS]).reset_index(drop=True)
     groups, added = grouped(read(result)), []
-    for measure, column in MEASURES.items():
+    for measure in MEASURES:
         cells = np.full((len(result), 3), np.nan)
         baselines = np.full(len(result), "", dtype=object)
         for group in groups.values():
+            column = column_of(measure, group)
             base = baseline(group, column)
             for configuration in group:
                 rows = configuration.runs.index
@@ -52,6 +53,11 @@ def add_gaps(summary: pd.DataFrame) -> pd.DataFrame:
         names = [f"gap_{measure}{limit}" for limit in LIMITS]
         added.append(pd.DataFrame(cells, columns=names).assign(**{f"gap_{measure}_baseline": baselines}))
     return pd.concat([result, *added], axis=1).copy()  # of one piece, whatever the summary was read with
+
+
+def column_of(measure: str, group: Sequence[Configuration]) -> str:
+    """The column of a measure of MEASURES by which a group is compared."""
+    return judged_by(group) if measure == "time" else MEASURES[measure]
 
 
 def gap(configuration: Configuration, group: Sequence[Configuration], column: str) -> Interval:
@@ -81,11 +87,11 @@ def against_baseline(configuration: Configuration, group: Sequence[Configuration
 
 
 def paired(configurations: Sequence[Configuration], column: str) -> list[np.ndarray]:
-    """The column of each configuration over the replications that all of them have."""
-    columns = [dict(zip(c.values("replication"), c.values(column), strict=True)) for c in configurations]
+    """The column of each configuration over the units (replications, or clusters of them) that all of them have."""
+    columns = [dict(zip(c.units, c.values(column), strict=True)) for c in configurations]
     common = sorted(set.intersection(*(set(values) for values in columns)))
-    return [np.array([values[replication] for replication in common]) for values in columns]
+    return [np.array([values[unit] for unit in common]) for values in columns]
 
 
 def _overloaded(configuration: Configuration) -> bool:
-    return "overloaded" in configuration.runs and bool(configuration.runs["overloaded"].astype(bool).any())
+    return bool(configuration.unmeasured)

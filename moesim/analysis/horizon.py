@@ -12,7 +12,7 @@ from moesim.analysis import drawing, palette
 from moesim.analysis.compare import Interval
 from moesim.analysis.configurations import Configuration, grouped, sizes_of
 from moesim.analysis.figures import SCOPES, scopes_of
-from moesim.analysis.gap import MEASURES, gap
+from moesim.analysis.gap import MEASURES, column_of, gap
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -58,7 +58,7 @@ def _gaps(configurations: Sequence[Configuration]) -> dict[Configuration, dict[s
     for group in grouped(configurations).values():
         for c in group:
             if not math.isnan(c.horizon):
-                captured = {measure: gap(c, group, column).scaled(100) for measure, column in MEASURES.items()}
+                captured = {m: gap(c, group, column_of(m, group)).scaled(100) for m in MEASURES}
                 if any(not math.isnan(interval.value) for interval in captured.values()):
                     found[c] = captured
     return found

@@ -11,14 +11,23 @@ import numpy as np
 
 from moesim.analysis import compare, drawing
 from moesim.analysis.compare import Interval
-from moesim.analysis.configurations import Configuration, baseline, best, bound, deployable, grouped, sizes_of
-from moesim.analysis.gap import MEASURES, against_baseline
+from moesim.analysis.configurations import (
+    Configuration,
+    baseline,
+    best,
+    bound,
+    deployable,
+    grouped,
+    judged_by,
+    sizes_of,
+    time_words,
+)
+from moesim.analysis.gap import against_baseline
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-TIME = MEASURES["time"]
 RESIDENT = "bound_resident_ns_per_output_token"
 LETTER, LEGEND = 0.078, 2.3  # inches of a letter of a name, and of the legend
 BASE = "best history policy"
@@ -56,19 +65,22 @@ def across_sets(sets: dict[str, list[Configuration]]) -> Figure | None:
     figure, panels = drawing.panels_of(1, 2, (3.0, 0.2 * len(rows) + 0.4), room, sharey="all")
     for word, shift in zip(LOOKS, SHIFTS, strict=True):
         found = {y + shift: (row.shown[word], row.group) for y, row in enumerate(rows) if word in row.shown}
-        _dots(panels[0, 0], {y: compare.mean(c.values(TIME) / 1e6) for y, (c, _) in found.items()}, word)
+        times = {y: compare.mean(c.values(judged_by(group)) / 1e6) for y, (c, group) in found.items()}
+        _dots(panels[0, 0], times, word)
         if word != BASE:
-            changes = {y: against_baseline(c, group, TIME).scaled(100) for y, (c, group) in found.items()}
+            changes = {y: against_baseline(c, group, judged_by(group)).scaled(100) for y, (c, group) in found.items()}
             _dots(panels[0, 1], changes, word)
     _resident(panels[0, 0], {y: row.group[0].mean(RESIDENT) / 1e6 for y, row in enumerate(rows)})
     _frame(panels[0], [row.name for row in rows], [f"{sizes[row.group[0]]:.3g}" for row in rows])
+    panels[0, 0].set_xlabel(time_words(group for _, group in groups))
     panels[0, 0].set_ylabel(f"case, and cache size ({unit})")
     return drawing.finish(figure, panels, ("the cases beside each other", BELOW), everyone)
 
 
 def _shown(group: Sequence[Configuration]) -> dict[str, Configuration]:
-    base, ours = baseline(group, TIME), best(deployable(group), TIME)
-    found = zip(LOOKS, (base, None if ours is base else ours, bound(group, TIME)), strict=True)
+    time = judged_by(group)
+    base, ours = baseline(group, time), best(deployable(group), time)
+    found = zip(LOOKS, (base, None if ours is base else ours, bound(group, time)), strict=True)
     return {word: c for word, c in found if c is not None}
 
 
@@ -96,7 +108,6 @@ def _frame(panels: Sequence[Axes], names: Sequence[str], sizes: Sequence[str]) -
     panels[0].set_yticks(range(len(names)), labels)
     panels[0].set_ylim(len(names) - 0.4, -0.6)
     panels[0].set_xscale("log")
-    panels[0].set_xlabel("time per output token (ms)")
     panels[0].xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     panels[0].xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     panels[0].minorticks_off()

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from moesim.analysis import compare, drawing
-from moesim.analysis.configurations import TIME, Configuration, baseline, grouped, ranked, sizes_of
-from moesim.analysis.figures import LEGEND, LETTER, MISSES, SCALES
+from moesim.analysis.configurations import Configuration, baseline, grouped, judged_by, ranked, sizes_of, time_words
+from moesim.analysis.figures import LEGEND, LETTER, MISSES
 from moesim.analysis.gap import against_baseline
 
 if TYPE_CHECKING:
@@ -40,11 +40,12 @@ def ranking(configurations: Sequence[Configuration], title: str) -> Figure | Non
     rows = max(map(len, groups))
     figure, panels = drawing.panels_of(len(groups), 3, (2.7, 0.2 * rows + 0.3), LETTER * names + LEGEND)
     for line, group in zip(panels, groups, strict=True):
+        time = judged_by(group)
         for level, look in LEVELS.items():
             here = {y: c for y, c in enumerate(group) if c.level == level}
-            _dots(line[0], {y: compare.mean(c.values(MISSES) * SCALES[MISSES]) for y, c in here.items()}, level, look)
-            _dots(line[1], {y: compare.mean(c.values(TIME) * SCALES[TIME]) for y, c in here.items()}, level, look)
-            _dots(line[2], {y: against_baseline(c, group, TIME).scaled(100) for y, c in here.items()}, level, look)
+            _dots(line[0], {y: compare.mean(c.values(MISSES)) for y, c in here.items()}, level, look)
+            _dots(line[1], {y: compare.mean(c.values(time) / 1e6) for y, c in here.items()}, level, look)
+            _dots(line[2], {y: against_baseline(c, group, time).scaled(100) for y, c in here.items()}, level, look)
         _frame(line, group, f"{sizes[group[0]]:.3g} {unit}")
     below = "presets by time per output token, the fastest first, and their misses; right of 0: slower than B; ~: lossy"
     return drawing.finish(figure, panels, (title, below), configurations)
@@ -64,7 +65,7 @@ def _dots(panel: Axes, found: dict[int, compare.Interval], level: str, look: dic
 
 
 def _frame(panels: Sequence[Axes], group: Sequence[Configuration], size: str) -> None:
-    base, resident = baseline(group, TIME), group[0].mean(RESIDENT) / 1e6
+    base, resident = baseline(group, judged_by(group)), group[0].mean(RESIDENT) / 1e6
     names = [_name(c) + (" (B)" if c is base else "") for c in group]
     for number, panel in enumerate(panels):
         panel.set_yticks(range(len(names)), names if number == 0 else [""] * len(names))
@@ -72,7 +73,7 @@ def _frame(panels: Sequence[Axes], group: Sequence[Configuration], size: str) ->
         if number < 2:
             panel.set_xlim(left=0)
     panels[0].set_xlabel("misses per output token (expert keys)")
-    panels[1].set_xlabel("time per output token (ms)")
+    panels[1].set_xlabel(time_words([group]))
     panels[2].set_xlabel("time against B, the best history policy (%)")
     panels[0].set_title(size, fontsize=9, loc="left")
     panels[2].axvline(0, color="#444444", linewidth=0.8)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from moesim.analysis import compare, disagree
+from moesim.analysis import compare, disagree, latencies, measured
 from moesim.analysis.configurations import (
     UNLIMITED,
     Configuration,
@@ -16,6 +16,7 @@ from moesim.analysis.configurations import (
     deployable,
     grouped,
     is_estimated,
+    judged_by,
     labels_of,
     oracle_is_no_bound,
     ranked,
@@ -23,11 +24,11 @@ from moesim.analysis.configurations import (
     size_text,
     summary_of,
 )
-from moesim.analysis.gap import MEASURES, against_baseline, gap
+from moesim.analysis.gap import MEASURES, against_baseline, column_of, gap
 from moesim.analysis.layout import WIDTH, Column, Line, fit, join, number, plain, share, significant, wrapped
 from moesim.analysis.naming import Set, heading, set_of, sets, usual_words
 
-MISSES, TIME = MEASURES["misses"], MEASURES["time"]
+MISSES = MEASURES["misses"]
 MARKS = (
     "B baseline: the best policy of level history (no lookahead) at equal bytes in either scope, by time",
     "* best of its group, oracles apart     o oracle: knows the future, not a policy to deploy",
@@ -58,7 +59,7 @@ def lines(results: Any, width: int = WIDTH) -> list[Line]:
     """All lines: a block per group with its bounds, then what the figures are of and what the marks mean."""
     configurations = read(summary_of(results))
     groups = [ranked(group) for group in grouped(configurations).values()]
-    columns = LEAGUE if any(c.preset for c in configurations) else COLUMNS
+    columns = columns_of(groups)
     blocks = [[_cells(c, group, columns) for c in group] + _bound_rows(group, columns) for group in groups]
     kept, widths = fit(columns, [row for block in blocks for row in block], width)
     head = [Line(join(columns, [column.heading[i] for column in columns], kept, widths), "head") for i in (0, 1)]
@@ -70,15 +71,25 @@ def lines(results: Any, width: int = WIDTH) -> list[Line]:
         result += _headed(wrapped(_title(group, keys), width), head)
         result += [Line(join(columns, row, kept, widths), style) for row, style in zip(block, styles, strict=True)]
         result += [Line(text, "note") for text in disagree.words(group)]
+        result += latencies.lines(group, width) if latencies.is_free(group) else []
         result.append(Line(""))
-    marks = MARKS_OF_PRESETS if columns is LEAGUE else MARKS
-    return result + [Line(text, "note") for text in (*footer(configurations), *marks)]
+    marks = [*footer(configurations), *(MARKS_OF_PRESETS if columns is LEAGUE else MARKS)]
+    marks += latencies.MARKS if any(map(latencies.is_free, groups)) else ()
+    return result + [Line(text, "note") for text in marks]
+
+
+def columns_of(groups: Sequence[Sequence[Configuration]]) -> tuple[Column, ...]:
+    """Misses and time side by side for presets; latencies, where those of free runs do not stand below."""
+    if any(c.preset for group in groups for c in group):
+        return LEAGUE
+    return FREE if groups and all(map(latencies.is_free, groups)) else COLUMNS
 
 
 def warning(configurations: Sequence[Configuration]) -> list[Line]:
-    """Said before anything else where a time is estimated."""
+    """Said before anything else: times that are estimated, runs that have no latencies."""
     estimated = any(is_estimated(c) for c in configurations)
-    return [Line("Times are ESTIMATED, not measured; see the last lines.", "warn"), Line("")] if estimated else []
+    found = ["Times are ESTIMATED, not measured; see the last lines."] * estimated + measured.warnings(configurations)
+    return [*(Line(text, "warn") for text in found), Line("")] if found else []
 
 
 def footer(configurations: Sequence[Configuration]) -> list[str]:
@@ -88,11 +99,12 @@ def footer(configurations: Sequence[Configuration]) -> list[str]:
         "free": "schedule free: each policy forms its own batches; an oracle is no bound here",
     }
     found = sorted({str(c.value("schedule")) for c in configurations})
-    replications = max((len(c.runs) for c in configurations), default=0)
+    replications = max((len(c.units) for c in configurations), default=0)
     labels = [text for c in configurations for text in labels_of(c)]
     notes = list(dict.fromkeys(labels)) + [schedules.get(name, f"schedule {name}") for name in found]
     if replications == 1:
         notes.append("one replication: no intervals, so no difference and no gap is claimed (replications: 2 or more)")
+    notes += measured.notes(configurations)
     return [*notes, *filter(None, [usual_words(list(sets(configurations)))])]
 
 
@@ -121,7 +133,7 @@ def _cells(configuration: Configuration, group: Sequence[Configuration], columns
 
 
 def _mark(c: Configuration, group: Sequence[Configuration]) -> str:
-    return "o" if c.level == "oracle" else "B" if c is baseline(group, TIME) else "~" if c.lossy else " "
+    return "o" if c.level == "oracle" else "B" if c is baseline(group, judged_by(group)) else "~" if c.lossy else " "
 
 
 def _mean_of(column: str, scale: float = 1.0) -> Callable[[Configuration, Sequence[Configuration]], str]:
@@ -132,27 +144,35 @@ def _mean_of(column: str, scale: float = 1.0) -> Callable[[Configuration, Sequen
     return cell
 
 
+def _time(c: Configuration, group: Sequence[Configuration]) -> str:
+    column = judged_by(group)
+    if math.isnan(c.mean(column)):
+        return f"{c.unmeasured} "
+    return _mean_of(column, 1e-6)(c, group)
+
+
 def _latency(column: str) -> Callable[[Configuration, Sequence[Configuration]], str]:
-    return lambda c, group: significant(c.mean(column) / 1e6)
+    return lambda c, group: "" if latencies.is_free(group) else significant(c.mean(column) / 1e6)
 
 
 def _difference(c: Configuration, group: Sequence[Configuration]) -> str:
-    if c is baseline(group, TIME):
+    column = judged_by(group)
+    if c is baseline(group, column):
         return ""
-    found = against_baseline(c, group, TIME)
+    found = against_baseline(c, group, column)
     if math.isnan(found.value):
         return ""
     return f"{found.value:+.1%} " if found.excludes(0) else f"({found.value:+.1%})"
 
 
-def _against_base(column: str) -> Callable[[Configuration, Sequence[Configuration]], str]:
+def _against_base(measure: str) -> Callable[[Configuration, Sequence[Configuration]], str]:
     """The difference from the baseline by time, in misses or in time, with half of its interval."""
 
     def cell(c: Configuration, group: Sequence[Configuration]) -> str:
-        base = baseline(group, TIME)
+        base = baseline(group, judged_by(group))
         if base is None or c is base:
             return ""
-        found = disagree.relative(c, base, column).scaled(100)
+        found = disagree.relative(c, base, column_of(measure, group)).scaled(100)
         if math.isnan(found.value) or not found.bounded:
             return "" if math.isnan(found.value) else f"({found.value:+.0f})"
         digits = 1 if found.half < 9.95 else 0
@@ -176,10 +196,11 @@ def _moved(c: Configuration, group: Sequence[Configuration]) -> str:
 
 def _gap(measure: str) -> Callable[[Configuration, Sequence[Configuration]], str]:
     def cell(c: Configuration, group: Sequence[Configuration]) -> str:
-        captured = gap(c, group, MEASURES[measure])
+        column = column_of(measure, group)
+        captured = gap(c, group, column)
         if math.isnan(captured.value):
             return ""
-        if c in (baseline(group, MEASURES[measure]), bound(group, MEASURES[measure])):
+        if c in (baseline(group, column), bound(group, column)):
             return f"{abs(captured.value) * 100:.0f}"
         return share(captured)
 
@@ -191,18 +212,19 @@ COLUMNS = (
     Column(("", "policy"), lambda c, group: c.policy.replace(UNLIMITED, "∞"), left=True),
     Column(("", "scope"), lambda c, group: c.scope, left=True),
     Column(("misses per", "token "), _mean_of(MISSES)),
-    Column(("ms per", "token "), _mean_of(TIME, 1e-6)),
+    Column(("ms per", "token "), _time),
     Column(("time", "vs B "), _difference, give_up=2),
     Column(("TTFT", "p50 ms"), _latency("ttft_p50_ns"), give_up=3),
     Column(("TPOT", "p50 ms"), _latency("tpot_p50_ns"), give_up=4),
     Column(("gap, %", "misses"), _gap("misses"), give_up=1),
     Column(("gap, %", "time"), _gap("time"), give_up=1),
 )
+FREE = tuple(column for column in COLUMNS if column.heading[0] not in ("TTFT", "TPOT"))
 LEAGUE = (
     *COLUMNS[:4],
-    Column(("misses", "vs B, % "), _against_base(MISSES)),
+    Column(("misses", "vs B, % "), _against_base("misses")),
     COLUMNS[4],
-    Column(("time", "vs B, % "), _against_base(TIME)),
+    Column(("time", "vs B, % "), _against_base("time")),
     Column(("hits,", "%"), _hits, give_up=2),
     Column(("GB a", "token"), _moved, give_up=3),
     Column(("lossy,", "%"), _less, give_up=1),

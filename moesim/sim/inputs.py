@@ -50,6 +50,9 @@ def _check_arrivals(config: Experiment, inputs: Inputs) -> list[Problem]:
         which = "" if not any(left) else f" in replication {left.index(0)}"
         text = f"leaves none of the {len(arrivals):,} requests, which come in 0 to {arrivals.seconds:,.1f} s{which}"
         found.append(Problem("traffic.arrivals", text))
+    elif config.window is not None and min(left) < config.window.awaited:
+        needed = f"{config.window.awaited:,} requests with its warm-up"
+        found.append(Problem("window", f"needs {needed}, and traffic.arrivals leaves {min(left):,}"))
     if arrivals.domains is not None:
         trace = inputs.trace
         there = {trace.domains[s] for s in eligible(trace, config.traffic)}

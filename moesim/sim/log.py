@@ -79,8 +79,8 @@ class StepLog:
             self._chunks = [np.concatenate([*self._chunks, np.empty((0, WIDTH), dtype=np.int64)])]
         return self._chunks[0][: self._length]
 
-    def steps(self, warmup: int) -> dict[str, np.ndarray]:
-        """Columns of the table of steps."""
+    def steps(self, warmup: int, until: int | None = None) -> dict[str, np.ndarray]:
+        """Columns of the table of steps; those from `warmup` to `until` (not included) are measured."""
         count = dict(zip(COUNTED, np.diff(self.counts.T, axis=1, prepend=0), strict=True))
         table = dict(zip(GIVEN, self.rows.T, strict=True))
         table["unique_keys"] = count["unique_keys"]
@@ -91,17 +91,17 @@ class StepLog:
         }
         if self.kv:
             table |= dict(zip(kv.COUNTED, np.array(self.kv, dtype=np.int64).T, strict=True))
-        table["measured"] = table["step"] >= warmup
+        table["measured"] = (table["step"] >= warmup) & (table["step"] < (len(self) if until is None else until))
         return table
 
-    def counters(self, warmup: int, layers: int) -> dict[str, int]:
+    def counters(self, warmup: int, layers: int, until: int | None = None) -> dict[str, int]:
         """Sums over the measured steps. The nine parts, `kv_stall_ns` and `idle_ns` add up to `span_ns` exactly."""
-        rows, parts, counts = self.rows[warmup:], self.parts[warmup:].sum(axis=0), self.counts
+        rows, parts, counts = self.rows[warmup:until], self.parts[warmup:until].sum(axis=0), self.counts[:until]
         _, start, end, prefill, decode, _ = rows.T
         measured = len(rows) > 0
         span = int(end[-1] - start[0]) if measured else 0
         busy = int((end - start).sum())
-        of_kv = self._of_kv(warmup)
+        of_kv = self._of_kv(warmup, until)
         found = {"steps": len(rows), "layer_events": len(rows) * layers, "span_ns": span}
         found["idle_ns"] = span - busy - of_kv["kv_stall_ns"]
         found |= {"prefill_tokens": int(prefill.sum()), "decode_tokens": int(decode.sum())}
@@ -109,9 +109,9 @@ class StepLog:
         total = counts[-1] - (counts[warmup - 1] if warmup else 0) if measured else np.zeros(len(COUNTED), np.int64)
         return found | dict(zip(COUNTED, map(int, total), strict=True)) | of_kv
 
-    def _of_kv(self, warmup: int) -> dict[str, int]:
+    def _of_kv(self, warmup: int, until: int | None) -> dict[str, int]:
         """What KV memory did in the measured steps; what the first of them waited for lies before the span."""
-        rows = np.array(self.kv[warmup:], dtype=np.int64).reshape(-1, len(kv.COUNTED))
+        rows = np.array(self.kv[warmup:until], dtype=np.int64).reshape(-1, len(kv.COUNTED))
         if not len(rows):
             return {"kv_stall_ns": 0}
         found = dict(zip(kv.COUNTED, map(int, rows.sum(axis=0)), strict=True))

@@ -62,7 +62,7 @@ class Server:
             self.blocks = Blocks(kv, kv.block_tokens * inputs.shape.kv_bytes_per_token)
             self.scheduler = PagedScheduler(made, self.limits, self.blocks, again_of(workload, self.trace))
         self.log = StepLog()
-        self.router_free = 0
+        self.router_free = self.arrived = 0
         self.rows: list[int] = []
         """where each request that has arrived starts in the trace"""
         self.tokens = TokenLog()
@@ -195,17 +195,23 @@ class FreeServer(Server):
         self.came_into_view: list[int] = []
         self.in_router: dict[int, int] = {}
         """position of each request whose prompt or token is there and not routed yet"""
-        self.arrived = self.left = 0
+        self.left = 0
         self.kept: dict[int, int] = {}
         """tokens of each request that KV memory should have room for, if that is checked"""
+        self.awaited = config.window.awaited if config.window else config.traffic.requests
+        """how many requests, the first ones, must leave before the run is over"""
+        self.gone = 0
+        """all requests before this one have left"""
         self.forecaster = Forecaster(self.scheduler.policy, self.limits, self.trace, workload.sequences)
         self.oracle = FreeOracle(self) if any(level == "oracle" for level, _ in setup.foresights) else None
         self.rolls = self.oracle is not None
 
     def run(self) -> None:
-        """Until every request has left or the steps are used up."""
+        """Until every request that counts has left or the steps are used up."""
         self.env.process(self._arrivals())
         for step in range(self.config.steps):
+            if self._over():
+                return
             self._reach(self.now)
             while not self.scheduler.ready():
                 if self.left == self.config.traffic.requests:
@@ -219,6 +225,13 @@ class FreeServer(Server):
             queue = list(self.scheduler.queue)
             raise AssertionError(f"{self.left} requests have left, {queue} wait, nothing may run and nothing comes")
         return int(due)
+
+    def _over(self) -> bool:
+        """Whether the awaited requests have left, while others may still come."""
+        requests = self.workload.requests
+        while self.gone < min(self.awaited, self.arrived) and requests[self.gone].finished >= 0:
+            self.gone += 1
+        return self.gone == self.awaited
 
     def _reach(self, time: int, *, arrivals: bool = True) -> None:
         """Go to `time`: everything that happens before it and, with `arrivals`, at that instant."""
@@ -358,7 +371,6 @@ class ReplayServer(Server):
     ) -> None:
         super().__init__(config, inputs, setup, workload, compiled)
         self.schedule = schedule
-        self.arrived = 0
         self.ready: dict[int, int] = {}
         """when a request's prompt or next token is visible"""
         self.ends: list[int] = []

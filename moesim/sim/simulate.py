@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
+import numpy as np
+
 from moesim.experiment import Experiment
 from moesim.hardware.budget import pools
 from moesim.policy.residency import Residency
@@ -19,6 +21,7 @@ from moesim.sim.result import RunResult
 from moesim.sim.schedule import Schedule
 from moesim.sim.server import FreeServer, ReplayServer, Server
 from moesim.sim.setup import Inputs, set_up, settle
+from moesim.sim.window import Window, windows_of
 from moesim.sim.workload import Workload
 
 Progress = Callable[[int], None]
@@ -143,22 +146,41 @@ def _served(config: Experiment, inputs: Inputs, workload: Workload) -> tuple[Exp
 
 
 def _result(config: Experiment, inputs: Inputs, server: Server, schedule: Schedule | None) -> RunResult:
-    warmup, shape = config.warmup_steps, inputs.shape
-    counters = server.log.counters(warmup, shape.layers)
-    table = requests_table(server.workload.requests, warmup)
-    steps = server.log.steps(warmup)
-    counters["output_tokens"] = _output_tokens(server, warmup)
-    counters["requests_finished"] = int(((table["finished_ns"] >= 0) & table["measured"]).sum())
-    passed = server.scheduler if schedule is None else schedule
-    counters["longest_pass_over"] = passed.longest_pass_over
-    counters["pass_over_bound"] = -1 if passed.pass_over_bound is None else passed.pass_over_bound
-    counters |= _bounds(config, inputs, server, schedule)
+    table = requests_table(server.workload.requests, config.warmup_steps)
+    windows = windows_of(config.window, table, server.log.rows) or [Window(-1, config.warmup_steps, len(server.log))]
+    if config.window is not None:
+        table["measured"] = windows[-1].measures(table["request"], config.window.requests)
+    whole = _of_the_run(config, server, schedule) | _bounds(config, inputs, server, schedule)
+    rows = [_of_a_window(config, inputs, server, table, window) | whole for window in windows]
+    names = dict.fromkeys(name for row in rows for name in row)
+    grid = {name: np.array([row.get(name, 0) for row in rows], np.int64) for name in names} if config.window else {}
+    steps = server.log.steps(*windows[-1].steps)
     labels = server.setup.labels | traffic_label(inputs.arrivals, config.traffic.requests)
-    return RunResult(counters, steps, table, labels, tokens=server.tokens.table())
+    return RunResult(rows[-1], steps, table, labels, grid, server.tokens.table())
 
 
-def _output_tokens(server: Server, warmup: int) -> int:
-    return sum(server.tokens.counts[warmup:])
+def _of_a_window(
+    config: Experiment, inputs: Inputs, server: Server, table: dict[str, np.ndarray], window: Window
+) -> dict[str, int]:
+    """Counters over the steps of a window, and of its requests."""
+    first, end = window.steps
+    measured = table["measured"] if config.window is None else window.measures(table["request"], config.window.requests)
+    counters = server.log.counters(first, inputs.shape.layers, end)
+    counters["output_tokens"] = sum(server.tokens.counts[first:end])
+    counters["requests_finished"] = int(((table["finished_ns"] >= 0) & measured).sum())
+    return counters | window.columns(config.window)
+
+
+def _of_the_run(config: Experiment, server: Server, schedule: Schedule | None) -> dict[str, int]:
+    """Counters over the whole run, warm-up included, and what it was."""
+    passed = server.scheduler if schedule is None else schedule
+    return {
+        "longest_pass_over": passed.longest_pass_over,
+        "pass_over_bound": -1 if passed.pass_over_bound is None else passed.pass_over_bound,
+        "arrivals_ended": int(config.window is not None and server.arrived == config.traffic.requests),
+        "arrival_gap_ns": round(10**9 / config.traffic.rate) if config.traffic.rate else -1,
+        "cluster": server.workload.cluster,
+    }
 
 
 def _bounds(config: Experiment, inputs: Inputs, server: Server, schedule: Schedule | None) -> dict[str, int]:

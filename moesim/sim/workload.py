@@ -74,13 +74,22 @@ def weights(traffic: Traffic, domains: list[str], progress: float) -> np.ndarray
     return of(dict.fromkeys(domains, 1.0) if isinstance(traffic.mix, str) else traffic.mix)
 
 
+def _drawn(domains: list[str], traffic: Traffic, arrivals: Arrivals | None) -> set[str]:
+    """Domains that requests may be of."""
+    if traffic.arrivals is not None and arrivals is not None and arrivals.domains is not None:
+        return set(arrivals.domains)
+    possible = weights(traffic, domains, 0.0) + weights(traffic, domains, 1.0)
+    return {domain for domain, weight in zip(domains, possible, strict=True) if weight > 0}
+
+
 class Workload:
     """Request `n`, made when first asked for; the same whoever asks, and in whatever order the server goes.
 
     Each replication draws from its own share of the captured sequences, none of which is in two shares, so that
-    replications are independent given the capture; only a domain with fewer sequences than replications lends its own
-    to several. A domain is drawn by the mix, then its share's next sequence in a shuffled order; when the share is used
-    up it is shuffled and used again, and the request is marked recycled.
+    replications are independent given the capture. Where the smallest domain has fewer sequences than there are
+    replications there are only as many shares, and replications of equal `cluster` have the same. A domain is drawn by
+    the mix, then its share's next sequence in a shuffled order; when the share is used up it is shuffled and used
+    again, and the request is marked recycled.
 
     `trace` holds the routes: those of request r are its sequence `sequences[r]`. It is the captured trace as long as
     requests have the lengths of their sequences, else one in which each request is a sequence (see `Binder`).
@@ -101,9 +110,13 @@ class Workload:
         self.domains = sorted({trace.domains[s] for s in eligibles})
         divide = np.random.default_rng([seed, zlib.crc32(b"shares")])
         self.shares: list[np.ndarray] = []
-        for domain in self.domains:
-            own = divide.permutation([s for s in eligibles if trace.domains[s] == domain])
-            share = own[replication::replications]
+        owned = [divide.permutation([s for s in eligibles if trace.domains[s] == domain]) for domain in self.domains]
+        drawn = _drawn(self.domains, traffic, arrivals)
+        clusters = min([replications, *(len(own) for own, domain in zip(owned, self.domains, strict=True)
+                                        if domain in drawn)])  # fmt: skip
+        self.cluster = replication % clusters
+        for own in owned:
+            share = own[self.cluster :: clusters]
             self.shares.append(share if len(share) else own)
         self.order = [self.rng.permutation(share) for share in self.shares]
         self.taken = [0] * len(self.domains)

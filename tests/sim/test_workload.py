@@ -49,10 +49,22 @@ def test_shares_of_replications_are_disjoint_whole_and_stratified(replications: 
         assert max(sizes) - min(sizes) <= 1
 
 
-def test_a_domain_with_fewer_sequences_than_replications_is_shared() -> None:
-    """There is nothing else to draw from: those replications are not independent in that domain."""
-    shares = [workload(replication=r, replications=6).shares for r in range(6)]
-    assert [len(share[1]) for share in shares] == [1, 1, 1, 1, 4, 4]
+def test_a_domain_with_fewer_sequences_than_replications_makes_clusters() -> None:
+    """Prose has 4 sequences for 6 replications: there are 4 shares, and replications 0 and 4, 1 and 5 have the same."""
+    made = [workload(replication=r, replications=6) for r in range(6)]
+    assert [one.cluster for one in made] == [0, 1, 2, 3, 0, 1]
+    for domain, sequences in ((0, range(8)), (1, range(8, 12))):
+        held = [made[r].shares[domain].tolist() for r in range(6)]
+        assert sorted(s for share in held[:4] for s in share) == list(sequences)
+        assert held[4:] == held[:2]
+    assert drawn(made[0]) != drawn(made[4]), "another order, from other random streams"
+
+
+def test_a_domain_that_no_request_is_of_makes_no_clusters() -> None:
+    made = [workload(replication=r, replications=6, mix={"code": 1.0}) for r in range(6)]
+    assert [one.cluster for one in made] == list(range(6))
+    drifting = {"mix": {"from": {"code": 1.0}, "to": {"code": 1.0, "prose": 0.1}}}
+    assert workload(replication=5, replications=6, **drifting).cluster == 1
 
 
 def test_the_seed_decides_the_shares() -> None:

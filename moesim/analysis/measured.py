@@ -1,0 +1,62 @@
+"""What was measured, and what could not be: said above and below every table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from moesim.analysis.configurations import Configuration
+
+
+def warnings(configurations: Sequence[Configuration]) -> list[str]:
+    """Said before anything else: configurations whose latencies mean nothing."""
+    found = []
+    total = len(configurations)
+    over = sum(c.holds("overloaded") for c in configurations)
+    cut = sum(c.holds("cut_off") for c in configurations)
+    if over:
+        found.append(f"OVERLOADED: {over} of {total} configurations cannot keep up; their latencies grow with the run.")
+    if cut:
+        found.append(f"CUT OFF: {cut} of {total} configurations ran out of `steps` before their requests had left.")
+    return found
+
+
+def notes(configurations: Sequence[Configuration]) -> list[str]:
+    """Which requests are measured, whether the beginning shows in them, and which replications count as one."""
+    return [*_windows(configurations), *_unsettled(configurations), *_open(configurations), *_clusters(configurations)]
+
+
+def _windows(configurations: Sequence[Configuration]) -> list[str]:
+    with_one = [c for c in configurations if (c.value("window_requests") or -1) > 0]
+    if not with_one:
+        return []
+    spans = sorted({(int(c.value("window_first")), int(c.value("window_requests"))) for c in with_one})
+    text = " or ".join(f"{first:,} to {first + count - 1:,}" for first, count in spans[:3])
+    more = f" (or others, {len(spans)} in all)" if len(spans) > 3 else ""
+    return [f"requests {text}{more} of each run are measured, the same of all policies (warm-up: docs/statistics.md)"]
+
+
+def _unsettled(configurations: Sequence[Configuration]) -> list[str]:
+    texts = {
+        "unsettled": "may not have settled when measuring began (MSER-5); measure more requests",
+        "arrivals_ended": "had no more arrivals before all that are measured had left: their end is too quiet",
+    }
+    runs = sum(len(c.runs) for c in configurations)
+    found = {name: sum(c.count(name) for c in configurations) for name in texts}
+    return [f"{count} of {runs} runs {texts[name]}" for name, count in found.items() if count]
+
+
+def _open(configurations: Sequence[Configuration]) -> list[str]:
+    if not any(c.holds("open_traffic") for c in configurations):
+        return []
+    return [
+        "open traffic: ms per token is the mean normalized latency (end-to-end / output tokens), by which B and * are",
+        "  chosen; where all are overloaded it is the time per output token, what the server can do",
+    ]
+
+
+def _clusters(configurations: Sequence[Configuration]) -> list[str]:
+    shared = {(len(c.runs), len(c.units)) for c in configurations if len(c.units) < len(c.runs)}
+    return [
+        f"{runs} replications share {units} sets of captured sequences and count as {units}: a domain has too few"
+        for runs, units in sorted(shared)
+    ]

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import astuple
 from typing import Any
 
-from moesim.analysis import compare, disagree, latencies
+from moesim.analysis import compare, disagree, latency_table
 from moesim.analysis.compare import Interval
 from moesim.analysis.configurations import (
     UNLIMITED,
@@ -69,9 +69,9 @@ def lines(results: Any, width: int = WIDTH) -> list[Line]:
 
 def _free_words(group: Group, width: int) -> list[str]:
     """Which differences in latency are real, and who has no latency."""
-    if not latencies.is_free(group):
+    if not latency_table.is_free(group):
         return []
-    return [*latencies.without(group, width), *latencies.words(group, width)]
+    return [*latency_table.without(group, width), *latency_table.words(group, width)]
 
 
 def _cells(group: Group, columns: Sequence[Column]) -> list[str]:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from moesim.analysis import compare, disagree, latencies, measured
+from moesim.analysis import compare, disagree, latency_table, measured
 from moesim.analysis.configurations import (
     UNLIMITED,
     Configuration,
@@ -71,10 +71,10 @@ def lines(results: Any, width: int = WIDTH) -> list[Line]:
         result += _headed(wrapped(_title(group, keys), width), head)
         result += [Line(join(columns, row, kept, widths), style) for row, style in zip(block, styles, strict=True)]
         result += [Line(text, "note") for text in disagree.words(group)]
-        result += latencies.lines(group, width) if latencies.is_free(group) else []
+        result += latency_table.lines(group, width) if latency_table.is_free(group) else []
         result.append(Line(""))
     marks = [*footer(configurations), *(MARKS_OF_PRESETS if columns is LEAGUE else MARKS)]
-    marks += latencies.MARKS if any(map(latencies.is_free, groups)) else ()
+    marks += latency_table.MARKS if any(map(latency_table.is_free, groups)) else ()
     return result + [Line(text, "note") for text in marks]
 
 
@@ -82,7 +82,7 @@ def columns_of(groups: Sequence[Sequence[Configuration]]) -> tuple[Column, ...]:
     """Misses and time side by side for presets; latencies, where those of free runs do not stand below."""
     if any(c.preset for group in groups for c in group):
         return LEAGUE
-    return FREE if groups and all(map(latencies.is_free, groups)) else COLUMNS
+    return FREE if groups and all(map(latency_table.is_free, groups)) else COLUMNS
 
 
 def warning(configurations: Sequence[Configuration]) -> list[Line]:
@@ -152,7 +152,7 @@ def _time(c: Configuration, group: Sequence[Configuration]) -> str:
 
 
 def _latency(column: str) -> Callable[[Configuration, Sequence[Configuration]], str]:
-    return lambda c, group: "" if latencies.is_free(group) else significant(c.mean(column) / 1e6)
+    return lambda c, group: "" if latency_table.is_free(group) else significant(c.mean(column) / 1e6)
 
 
 def _difference(c: Configuration, group: Sequence[Configuration]) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from moesim.analysis import compare, digest, gap, latencies, table
+from moesim.analysis import compare, digest, gap, latency_table, table
 from moesim.analysis.configurations import LATENCY, TIME, baseline, grouped, judged_by, read
 from tests.analysis import factory
 
@@ -41,7 +41,7 @@ def cells(lines: list[str]) -> list[str]:
 
 def block(frame: pd.DataFrame, width: int = 100) -> list[str]:
     (group,) = grouped(read(frame)).values()
-    return cells([line.text for line in latencies.lines(group, width)])
+    return cells([line.text for line in latency_table.lines(group, width)])
 
 
 def lost(frame: pd.DataFrame, cache: str, why: str = "overloaded") -> pd.DataFrame:
@@ -134,7 +134,7 @@ def test_it_is_as_wide_as_there_is_room() -> None:
     frame = free(LRU, FIFO, QUEUE, tpot_mean_ns=3e6, e2e_p95_ns=5e9)
     assert len(block(frame, 200)) < len(block(frame, 80)) < len(block(frame, 60))
     (group,) = grouped(read(frame)).values()
-    assert max(len(line.text) for line in latencies.lines(group, 80)) <= 80
+    assert max(len(line.text) for line in latency_table.lines(group, 80)) <= 80
 
 
 def test_frozen_runs_keep_their_columns_and_have_no_block() -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from moesim.commands import cache, policies, trace
+from moesim.commands import cache, policies, report, trace
 from moesim.commands.terminal import JSON, bad_input, dump
 
 if TYPE_CHECKING:
@@ -61,6 +61,7 @@ def run(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, list the runs, and stop.")] = False,
     as_json: JSON = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress, no table, no figures.")] = False,
+    page: Annotated[bool, typer.Option("--report", help="Write report.html into the folder (moesim report).")] = False,
 ) -> None:
     """Run experiments, print their tables and write their results folders."""
     from moesim import runner
@@ -74,9 +75,12 @@ def run(
         done = []
         for job in todo:
             figures = not (as_json or quiet)
-            done.append(runner.execute(job, jobs=jobs or cpus(), check=check, figures=figures, quiet=quiet or as_json))
+            calm = quiet or as_json
+            done.append(
+                runner.execute(job, jobs=jobs or cpus(), check=check, figures=figures, quiet=calm, report=page)
+            )
             if figures:
-                report(done[-1])
+                show(done[-1])
     if as_json:
         print(dump({"experiments": [results.document() for results in done]}))
 
@@ -130,7 +134,7 @@ def planned(jobs: list[Job], as_json: bool) -> str:
     return "\n".join(lines)
 
 
-def report(results: Results) -> None:
+def show(results: Results) -> None:
     """The table for a person, or its digest where it is long, and where the files are."""
     from rich.console import Console
 
@@ -184,6 +188,7 @@ def schema() -> None:
 
 
 app.command()(cache.cache)
+app.command()(report.report)
 trace_app.command()(trace.stats)
 trace_app.command("import")(trace.import_trace)
 

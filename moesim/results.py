@@ -2,7 +2,7 @@
 
 summary.csv (a row per run), table.txt (for a person), requests.parquet, steps.parquet and transfers.parquet where
 saved, resolved.yaml (every point as it ran, digests of all inputs), and run.json, the only file that differs between
-equal runs.
+equal runs but for the report, which quotes its command.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from moesim.sim import RunResult
 
 SUMMARY, TABLE, REQUESTS = "summary.csv", "table.txt", "requests.parquet"
-RESOLVED, RUN = "resolved.yaml", "run.json"
+RESOLVED, RUN, REPORT = "resolved.yaml", "run.json", "report.html"
 DETAILS = ("steps", "tokens", "transfers")
 MARK = "# moesim results: every point of the experiment as it ran, and the sha256 of what it read\n"
 
@@ -81,7 +81,7 @@ class Results:
         """The points of the grid, as `resolved.yaml` has them."""
         from moesim.experiment import RunConfig
 
-        points = self._resolved()["points"]
+        points = self.resolved["points"]
         return [RunConfig.model_validate({**point["experiment"], "labels": point["labels"]}) for point in points]
 
     @property
@@ -91,7 +91,7 @@ class Results:
     @cached_property
     def digests(self) -> dict[str, dict[str, str]]:
         """sha256 of each input: kind -> name as in the experiment -> digest."""
-        return self._resolved()["inputs"]
+        return self.resolved["inputs"]
 
     def table(self) -> str:
         """Every policy of every case and memory size, at most 100 columns wide: the text of `table.txt`."""
@@ -105,10 +105,25 @@ class Results:
 
         return render(self)
 
-    def _resolved(self) -> dict[str, Any]:
+    def report(self) -> str:
+        """All of it as one HTML page that opens without a network (docs/report.md)."""
+        from moesim.analysis.report import render
+
+        return render(self)
+
+    @cached_property
+    def resolved(self) -> dict[str, Any]:
+        """What `resolved.yaml` holds: version, digests of the inputs, every point as it ran."""
         import yaml
 
-        return yaml.safe_load((self.folder / RESOLVED).read_text(encoding="utf-8"))
+        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where it was built
+        return yaml.load((self.folder / RESOLVED).read_text(encoding="utf-8"), loader)
+
+    @cached_property
+    def record(self) -> dict[str, Any]:
+        """What `run.json` holds: command, dates, versions, wall times; nothing where there is none."""
+        path = self.folder / RUN
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
     def _table(self, name: str) -> pd.DataFrame:
         import pandas as pd

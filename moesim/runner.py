@@ -20,7 +20,7 @@ from moesim.partial import Partial
 from moesim.plan import Plan, read_plan
 from moesim.pool import Pool, most_steps
 from moesim.progress import shown
-from moesim.results import DETAILS, RUN, Results
+from moesim.results import DETAILS, REPORT, RUN, Results
 from moesim.settle import settle
 
 PACKAGES = ("numpy", "simpy", "pandas", "pyarrow", "pydantic", "matplotlib")
@@ -43,18 +43,19 @@ def run(
     save: Sequence[str] = (),
     check: bool = False,
     figures: bool = True,
+    report: bool = False,
     **set: Any,
 ) -> Results:
     """Run an experiment, given as a file or as a mapping, and return its results.
 
     out: results folder (default `results/<name>`, replaced if it holds results); jobs: processes (more than one needs
     an `if __name__ == "__main__":` in the calling script); save: details to keep, of "steps", "tokens" and "transfers"
-    (a single run keeps them anyway); check: verify conservation at every event; set: changes to the experiment,
-    `memory__slots=4` or `**{"memory.slots": 4}`. Raises InputError with every mistake.
+    (a single run keeps them anyway); check: verify conservation at every event; report: write report.html as well;
+    set: changes to the experiment, `memory__slots=4` or `**{"memory.slots": 4}`. Raises InputError with every mistake.
     """
     nested = from_plain(_nested(set), where="--set") if set else None
     job = prepare([source], override=nested, out=out, save=save)[0]
-    return execute(job, jobs=jobs, check=check, figures=figures, quiet=True)
+    return execute(job, jobs=jobs, check=check, figures=figures, quiet=True, report=report)
 
 
 def _nested(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -118,13 +119,15 @@ def _folder(plan: Plan, out: Path | str | None, files: int) -> Path:
     return Path(out) if files == 1 else Path(out, plan.name)
 
 
-def execute(job: Job, *, jobs: int, check: bool = False, figures: bool = True, quiet: bool = False) -> Results:
+def execute(
+    job: Job, *, jobs: int, check: bool = False, figures: bool = True, quiet: bool = False, report: bool = False
+) -> Results:
     """Simulate all runs of a job and write its folder. An interrupted job goes on where it was when it is run again."""
     begun, clock = datetime.now(UTC), time.perf_counter()
     plan, partial = job.plan, Partial.beside(job.folder)
     runs = plan.runs()
-    with shown(plan.name, len(runs), sum(map(most_steps, runs)), quiet) as report:
-        pool = Pool(max(1, jobs), check, partial, report)
+    with shown(plan.name, len(runs), sum(map(most_steps, runs)), quiet) as progress:
+        pool = Pool(max(1, jobs), check, partial, progress)
         found = settle(runs, pool.execute(runs))
     simulated = time.perf_counter() - clock
     with results_module.replacing(job.folder) as folder:
@@ -135,6 +138,8 @@ def execute(job: Job, *, jobs: int, check: bool = False, figures: bool = True, q
         wall = {"simulation_s": simulated, "all_s": time.perf_counter() - clock}
         record = {**_record(begun, jobs), "wall": wall, "runs": len(runs), "reused": pool.reused, "steps": steps}
         (folder / RUN).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        if report:
+            (folder / REPORT).write_text(Results(folder).report(), encoding="utf-8")
     partial.remove()
     return Results.load(job.folder)
 

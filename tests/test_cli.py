@@ -153,3 +153,21 @@ def test_version_and_help() -> None:
     assert call("--help").exit_code == 0
     assert call("run", "--help").exit_code == 0
     assert call("nonsense").exit_code == 2
+
+
+def test_report_writes_one_page(tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    done = call("run", write(tmp_path, cache=["lru", "fifo"]), "--out", folder, "--jobs", 1, "--report", "--quiet")
+    assert (done.exit_code, done.output) == (0, "")
+    page = (folder / "report.html").read_text()
+    assert page.startswith("<!DOCTYPE html>") and "lru" in page
+    again = call("report", folder, "--out", tmp_path / "again.html")
+    assert (again.exit_code, again.stdout) == (0, f"{tmp_path / 'again.html'}\n")
+    assert (tmp_path / "again.html").read_text() == page
+    assert call("report", folder).stdout == f"{folder / 'report.html'}\n"
+
+
+def test_report_names_what_is_wrong(tmp_path: Path) -> None:
+    done = call("report", tmp_path)
+    assert done.exit_code == 2 and "is no results folder" in done.stderr
+    assert not list(tmp_path.iterdir())

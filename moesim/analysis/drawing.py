@@ -88,6 +88,7 @@ def finish(
     estimated = f"ESTIMATED times{DOT}" if any(is_estimated(c) for c in configurations) else ""
     width = int(figure.get_figwidth() * LETTERS)
     above = [*wrapped((estimated + titles[0]).split(DOT), width), *textwrap.wrap(titles[1], width)]
+    figure.set_label("\n".join(titles))  # where no title is drawn, a caption says it
     figure.suptitle("\n".join(above), fontsize=11, x=0.01, horizontalalignment="left")
     order = sorted(found, key=lambda label: isinstance(found[label], Line2D))  # guides after the policies
     if found:

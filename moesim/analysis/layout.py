@@ -96,13 +96,13 @@ def number(interval: Interval) -> str:
     """A mean with the half-width of its interval, in equal decimals."""
     if math.isnan(interval.value) or not interval.bounded:
         return significant(interval.value)
-    digits = _decimals(interval.value)
+    digits = decimals(interval.value)
     return f"{interval.value:.{digits}f} ±{interval.half:.{digits}f}"
 
 
 def significant(value: float) -> str:
     """Three significant digits without an exponent, blank for NaN."""
-    return "" if math.isnan(value) else f"{value:.{_decimals(value)}f}"
+    return "" if math.isnan(value) else f"{value:.{decimals(value)}f}"
 
 
 def share(captured: Interval) -> str:
@@ -112,5 +112,6 @@ def share(captured: Interval) -> str:
     return f"{round(captured.value * 100)}±{captured.half * 100:.0f}" if captured.half < 1 else "unclear"
 
 
-def _decimals(value: float) -> int:
+def decimals(value: float) -> int:
+    """Decimals that show three significant digits, at most six."""
     return 3 if value == 0 else min(max(2 - math.floor(math.log10(abs(value))), 0), 6)

@@ -18,6 +18,8 @@ from moesim.files import write_aside
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    Drawn = tuple[str, Figure | None, str]
+
 SCHEDULES = {"frozen": "frozen schedule", "free": "free schedule"}
 STYLE: dict[Any, Any] = {
     "svg.hashsalt": "moesim",
@@ -50,29 +52,47 @@ def save_all(results: Any, folder: Path | str, note: Callable[[str], object] | N
     return paths
 
 
-def _figures(configurations: Sequence[Configuration]) -> Iterator[tuple[str, Figure | None, str]]:
+def _figures(configurations: Sequence[Configuration]) -> Iterator[Drawn]:
     """Name, figure and what is missing when there is none, of every figure."""
-    swept = sweeps(configurations)
-    yield from _over_loads(swept)
-    yield from _largest(configurations)
-    alone = {c for sweep in swept if len(sweep.loads) > 2 for c in sweep.configurations}
-    found = sets(c for c in configurations if c not in alone)  # a sweep's loads have no figures of their own
-    names = {key: _names(key, list(found)) for key in found}
+    yield from over_loads(configurations)
+    found = sets(by_themselves(configurations))
     if len(found) > 1:
-        by_title = {DOT.join(distinctions(key, list(found))): members for key, members in found.items()}
-        yield "cases", overview.across_sets(by_title), "no time of a history policy, of another or of an oracle"
+        yield across(found)
     for key, members in found.items():
-        name, title = names[key]
-        if any(c.preset for c in members):
-            yield f"{name}-ranking", ranking.ranking(members, title), "no presets"
-            yield f"{name}-time", figures.where_time_goes(members, title), "no parts of a step's time"
-            continue
-        yield f"{name}-slots", figures.against_slots(members, title), "the cache has one size only"
-        yield f"{name}-horizon", horizon.against_horizon(members, title), "no gap captured at two horizons or more"
+        yield from of_set(key, list(found), members)
+
+
+def by_themselves(configurations: Sequence[Configuration]) -> list[Configuration]:
+    """Those with figures of their own: the loads of a sweep have theirs together."""
+    together = {c for sweep in sweeps(configurations) if len(sweep.loads) > 2 for c in sweep.configurations}
+    return [c for c in configurations if c not in together]
+
+
+def over_loads(configurations: Sequence[Configuration]) -> Iterator[Drawn]:
+    """The figures against the load, and of the largest load that was found."""
+    yield from _swept(sweeps(configurations))
+    yield from _largest(configurations)
+
+
+def across(found: dict[Set, list[Configuration]]) -> Drawn:
+    """The figure that has all sets in it."""
+    by_title = {DOT.join(distinctions(key, list(found))): members for key, members in found.items()}
+    return "cases", overview.across_sets(by_title), "no time of a history policy, of another or of an oracle"
+
+
+def of_set(key: Set, keys: Sequence[Set], members: Sequence[Configuration]) -> Iterator[Drawn]:
+    """The figures of one of several sets."""
+    name, title = _names(key, keys)
+    if any(c.preset for c in members):
+        yield f"{name}-ranking", ranking.ranking(members, title), "no presets"
         yield f"{name}-time", figures.where_time_goes(members, title), "no parts of a step's time"
+        return
+    yield f"{name}-slots", figures.against_slots(members, title), "the cache has one size only"
+    yield f"{name}-horizon", horizon.against_horizon(members, title), "no gap captured at two horizons or more"
+    yield f"{name}-time", figures.where_time_goes(members, title), "no parts of a step's time"
 
 
-def _largest(configurations: Sequence[Configuration]) -> Iterator[tuple[str, Figure | None, str]]:
+def _largest(configurations: Sequence[Configuration]) -> Iterator[Drawn]:
     searched = searches(configurations)
     keys = [sweep.key for sweep in searched]
     for sweep, key in zip(searched, keys, strict=True):
@@ -80,7 +100,7 @@ def _largest(configurations: Sequence[Configuration]) -> Iterator[tuple[str, Fig
         yield f"{name}-largest", largest.largest_load(sweep, title), "no load was found"
 
 
-def _over_loads(swept: Sequence[Sweep]) -> Iterator[tuple[str, Figure | None, str]]:
+def _swept(swept: Sequence[Sweep]) -> Iterator[Drawn]:
     keys = [sweep.key for sweep in swept]
     for sweep, key in zip(swept, keys, strict=True):
         name, title = _names(key, keys)

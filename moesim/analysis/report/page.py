@@ -1,0 +1,107 @@
+"""The report of a results folder: one HTML page that needs nothing else, neither scripts nor a network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from moesim.analysis.configurations import Configuration, oracle_is_no_bound, read
+from moesim.analysis.layout import DOT
+from moesim.analysis.naming import Set, distinctions, heading, sets, usual_words
+from moesim.analysis.report import asked, configuration, pictures, tables, words
+from moesim.analysis.report.html import Html, join, tag
+from moesim.analysis.report.words import Group
+
+SHEET = Path(__file__).with_name("report.css")
+OPEN = 60
+"""rows of a table that is not folded"""
+
+
+def render(results: Any) -> str:
+    """The page of some results, which have `summary`, `resolved` (of resolved.yaml) and `record` (of run.json)."""
+    configurations = read(results.summary)
+    found = sets(configurations)
+    title = results.resolved["points"][0]["experiment"]["name"]
+    head = tag(
+        "head",
+        tag("meta", charset="utf-8"),
+        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        tag("meta", name="color-scheme", content="light dark"),
+        tag("title", f"{title} · moesim report"),
+        tag("style", Html(SHEET.read_text(encoding="utf-8"))),
+    )
+    body = tag("body", tag("main", *_parts(configurations, found, results)))
+    return f"<!DOCTYPE html>\n{tag('html', head, body, lang='en')}\n"
+
+
+def _parts(configurations: Sequence[Configuration], found: dict[Set, list[Configuration]], results: Any) -> list[Html]:
+    resolved: Mapping[str, Any] = results.resolved
+    points = resolved["points"]
+    titles = {key: DOT.join(distinctions(key, list(found))) for key in found}
+    groups = {key: words.groups_of(members) for key, members in found.items()}
+    sections = {"in-short": ("In short", _in_short(titles, groups))}
+    if sum(map(len, groups.values())) > 1:
+        sections["overview"] = ("Overview", _overview(found, titles, groups))
+    for number, (key, members) in enumerate(found.items(), 1):
+        name = titles[key] or "Policies"
+        sections[f"set-{number}"] = (name, _set(key, list(found), members, groups[key], len(configurations)))
+    sections["what"] = ("What it is of", [asked.facts(configurations, points), *_usual(list(found))])
+    sections["marks"] = ("How to read it", [_marks()])
+    sections["configuration"] = ("Resolved configuration", [configuration.shown(resolved)])
+    return [
+        asked.head(points, results.record, len(results.summary)),
+        *filter(None, [asked.warning(configurations)]),
+        _contents(sections) if len(found) > 1 else Html(),
+        *(tag("section", tag("h2", title), *content, id=name) for name, (title, content) in sections.items()),
+    ]
+
+
+def _contents(sections: Mapping[str, tuple[str, Any]]) -> Html:
+    links = (tag("li", tag("a", title, href=f"#{name}")) for name, (title, _) in sections.items())
+    return tag("nav", tag("ul", *links), aria_label="contents")
+
+
+def _in_short(titles: Mapping[Set, str], groups: Mapping[Set, list[Group]]) -> list[Html]:
+    said = [words.of_set(title, groups[key]) for key, title in titles.items()]
+    lines = [line for line in said if line is not None]
+    everything = words.in_short([group for members in groups.values() for group in members])
+    return [*everything, *([tag("ul", *lines, class_="findings")] if lines else [])]
+
+
+def _overview(
+    found: dict[Set, list[Configuration]], titles: Mapping[Set, str], groups: Mapping[Set, list[Group]]
+) -> list[Html]:
+    picture = pictures.across(found)
+    return [tables.overview({titles[key]: groups[key] for key in found}), *filter(None, [picture])]
+
+
+def _set(
+    key: Set, keys: Sequence[Set], members: Sequence[Configuration], groups: Sequence[Group], rows: int
+) -> list[Html]:
+    """Words, figures and the table of a set; the table is folded where the page would be too long to read."""
+    more = [word for word in heading(key, keys) if word not in distinctions(key, keys)]
+    more += ["an oracle is not a bound here"] * oracle_is_no_bound(members)
+    note = [tag("p", DOT.join(more), class_="made")] if more else []
+    most = max(len(c.runs) for c in members)
+    caption = f"Means over {most} replications, with 95 % intervals." if most > 1 else "One replication: no intervals."
+    table = tables.of_set(groups, caption)
+    parts = [*note, *(words.of_group(group) for group in groups), *_reversals(groups)]
+    shown = tag("details", tag("summary", f"Table: all {len(members)} configurations"), table, open=rows <= OPEN)
+    return [*parts, *pictures.of_set(key, keys, members), shown]
+
+
+def _reversals(groups: Sequence[Group]) -> list[Html]:
+    found = [line for group in groups for line in words.reversals(group)]
+    if not found:
+        return []
+    return [tag("p", "Fewer misses and yet more time, both shown by paired intervals:"), tag("ul", *found)]
+
+
+def _usual(keys: Sequence[Set]) -> list[Html]:
+    said = usual_words(keys)
+    return [tag("p", f"{said[:1].upper()}{said[1:]}.")] if said else []
+
+
+def _marks() -> Html:
+    return tag("dl", *(join(tag("dt", mark), tag("dd", meaning)) for mark, meaning in tables.MARKS), class_="facts")

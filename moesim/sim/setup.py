@@ -152,6 +152,19 @@ def _lacks_predictions(made: Policy, trace: RoutingTrace) -> str | None:
     return None
 
 
+@dataclass(frozen=True, slots=True)
+class Makers:
+    """Who makes the parts of a machine; parts that are watched are made by others."""
+
+    cache: Callable[..., ExpertCache] = ExpertCache
+    link: Callable[..., Link] = Link
+    misses: Callable[..., Misses] = Misses
+    engine: Callable[..., Engine] = Engine
+
+
+MAKERS = Makers()
+
+
 @dataclass(slots=True)
 class Setup:
     """An engine and the foresights behind its policies' views, as (level, unknown) pairs."""
@@ -171,6 +184,7 @@ def set_up(
     resident: bool = False,
     verify: bool = False,
     direct: bool = False,
+    makers: Makers = MAKERS,
 ) -> Setup:
     """Build the machine. `resident`: every expert is on the GPU, the bound that no cache can beat."""
     keys = keys_of(inputs)
@@ -194,22 +208,22 @@ def set_up(
         policies.append(made)
     pool_of = [number for number, (of_pool, _) in enumerate(parts) for _ in of_pool]
     staging = 0 if resident else config.memory.staging
-    cache = ExpertCache(sizes, pool_of, [capacity for _, capacity in parts], policies, staging)
+    cache = makers.cache(sizes, pool_of, [capacity for _, capacity in parts], policies, staging)
     if resident:
         cache.state[:] = bytes([RESIDENT]) * keys.count
         cache.used_bytes = [keys.total_bytes]
         cache.there_at_first = keys.count
     prefetcher = _prefetcher(config, view_for, resident)
-    link = Link(inputs.link, config.machine.chunk_bytes, config.machine.copies_in_flight, cache)
+    link = makers.link(inputs.link, config.machine.chunk_bytes, config.machine.copies_in_flight, cache)
     rows = StepRows(inputs.trace)
     misses = None
     if not resident and config.miss.name != "wait":
         made = policy.make("miss", config.miss)
         assert isinstance(made, MissPolicy)
         made.start(view_for(made))
-        misses = Misses(made, keys, cache, link, inputs.costs, rows, 2 * inputs.shape.d_model)
+        misses = makers.misses(made, keys, cache, link, inputs.costs, rows, 2 * inputs.shape.d_model)
     predictions = Predictions(rows) if any(isinstance(view, PredictedView) for view in views.values()) else None
-    engine = Engine(
+    engine = makers.engine(
         keys,
         inputs.costs,
         cache,

@@ -20,7 +20,9 @@ from moesim.sim.log import requests_table
 from moesim.sim.result import RunResult
 from moesim.sim.schedule import Schedule
 from moesim.sim.server import FreeServer, ReplayServer, Server
-from moesim.sim.setup import Inputs, set_up, settle
+from moesim.sim.setup import MAKERS, Inputs, set_up, settle
+from moesim.sim.watch import Watch
+from moesim.sim.watched import Watched
 from moesim.sim.window import Window, windows_of
 from moesim.sim.workload import Workload
 
@@ -53,16 +55,21 @@ def simulate(
     progress: Progress | None = None,
     direct: bool = False,
     compiled: bool | None = None,
+    watch: Watch | None = None,
 ) -> RunResult:
     """Run one replication of one point of a grid. `check` verifies conservation after every step.
 
     `direct` works every layer event out anew (see `Engine`): slower, and equal to the nanosecond. So is what `compiled`
-    says: whether to run compiled steps where they fit (moesim.sim.compiled); None: where that pays.
+    says: whether to run compiled steps where they fit (moesim.sim.compiled); None: where that pays. A `watch` is
+    told what happens; a run that is watched is direct.
 
     Raises InputError where a cost table does not reach (see `CostTable`).
     """
     config = settle(config, inputs)
-    setup = set_up(config, inputs, replication, verify=check, direct=direct)
+    watched = Watched(watch) if watch is not None else None
+    direct = direct or watched is not None
+    makers = watched.makers if watched else MAKERS
+    setup = set_up(config, inputs, replication, verify=check, direct=direct, makers=makers)
     workload = _workload(config, inputs, replication)
     config, served = _served(config, inputs, workload)
     server: Server
@@ -77,6 +84,8 @@ def simulate(
     else:
         server = FreeServer(config, served, setup, workload, machine)
     _show_cache(server)
+    if watched is not None:
+        watched.server(server)
     if progress is not None:
         server.progress = progress
     with undisturbed():

@@ -20,7 +20,8 @@ WIDTHS = (390, 1400)
 FRAMES = "".join(f'<iframe src="report.html" style="width:{w}px;height:900px"></iframe>' for w in WIDTHS)
 ASK = """<!DOCTYPE html><title></title>%s<script>onload = () => {
   const wide = [...document.querySelectorAll("iframe")].map(({contentDocument: d}) => {
-    const beyond = [...d.querySelectorAll("main > *, section > *:not(.scroll)")].filter(e => e.scrollWidth > e.clientWidth + 1);
+    const parts = [...d.querySelectorAll("main > *, section > *:not(.scroll)")];
+    const beyond = parts.filter(e => e.scrollWidth > e.clientWidth + 1);
     const asked = d.defaultView.performance.getEntriesByType("resource").length;
     return [d.documentElement.scrollWidth - d.documentElement.clientWidth, beyond.length, asked].join(" ");
   });

@@ -87,7 +87,8 @@ def _set(
     caption = f"Means over {most} replications, with 95 % intervals." if most > 1 else "One replication: no intervals."
     table = tables.of_set(groups, caption)
     parts = [*note, *(words.of_group(group) for group in groups), *_reversals(groups)]
-    shown = tag("details", tag("summary", f"Table: all {len(members)} configurations"), table, class_="table", open=rows <= OPEN)
+    summary = tag("summary", f"Table: all {len(members)} configurations")
+    shown = tag("details", summary, table, class_="table", open=rows <= OPEN)
     return [*parts, *pictures.of_set(key, keys, members), shown]
 
 

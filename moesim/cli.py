@@ -62,6 +62,13 @@ def run(
     as_json: JSON = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress, no table, no figures.")] = False,
     page: Annotated[bool, typer.Option("--report", help="Write report.html into the folder (moesim report).")] = False,
+    timeline: Annotated[
+        Path | None, typer.Option(metavar="FILE.json", help="Some steps of a run, for Perfetto (docs/timeline.md).")
+    ] = None,
+    timeline_run: Annotated[int | None, typer.Option(metavar="N", help="Of which run [default: the first].")] = None,
+    timeline_steps: Annotated[
+        str | None, typer.Option(metavar="A:B", help="Steps A to B - 1 [default: the first 20 that are measured].")
+    ] = None,
 ) -> None:
     """Run experiments, print their tables and write their results folders."""
     from moesim import runner
@@ -69,6 +76,7 @@ def run(
     details = [name.strip() for text in save or () for name in text.split(",")]
     with bad_input(), stopping():
         todo = runner.prepare(files, settings=settings or (), seed=seed, out=out, save=details)
+        shown = runner.shown_steps(todo, timeline, timeline_run, timeline_steps)
         if dry_run:
             print(planned(todo, as_json))
             return
@@ -79,8 +87,12 @@ def run(
             done.append(
                 runner.execute(job, jobs=jobs or cpus(), check=check, figures=figures, quiet=calm, report=page)
             )
+            if shown is not None and timeline is not None:
+                runner.write_timeline(job, done[-1], shown, timeline, check=check)
             if figures:
                 show(done[-1])
+                if timeline is not None:
+                    print(f"Timeline: {timeline}")
     if as_json:
         print(dump({"experiments": [results.document() for results in done]}))
 

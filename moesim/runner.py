@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from moesim import results as results_module
 from moesim.document import Node, from_plain, from_settings
@@ -22,6 +22,9 @@ from moesim.pool import Pool, most_steps
 from moesim.progress import shown
 from moesim.results import DETAILS, REPORT, RUN, Results
 from moesim.settle import settle
+
+if TYPE_CHECKING:
+    from moesim.timeline import Window
 
 PACKAGES = ("numpy", "simpy", "pandas", "pyarrow", "pydantic", "matplotlib")
 
@@ -142,6 +145,31 @@ def execute(
             (folder / REPORT).write_text(Results(folder).report(), encoding="utf-8")
     partial.remove()
     return Results.load(job.folder)
+
+
+def shown_steps(jobs: Sequence[Job], path: Path | None, run: int | None, steps: str | None) -> Window | None:
+    """The steps that a timeline is to show; None where there is to be none. Raises InputError with every mistake."""
+    from moesim.timeline import window
+
+    if path is None:
+        given = {"--timeline-run": run, "--timeline-steps": steps}
+        text = "says what --timeline FILE.json shows, which is not given"
+        if without := [Problem(name, text) for name, value in given.items() if value is not None]:
+            raise InputError(without)
+        return None
+    if len(jobs) > 1:
+        raise InputError(Problem("--timeline", f"shows one run of one experiment, and {len(jobs)} files are given"))
+    if path.is_dir():
+        raise InputError(Problem("--timeline", f"{path} is a folder; give the name of a file"))
+    return window(jobs[0].plan.runs(), run, steps)
+
+
+def write_timeline(job: Job, results: Results, shown: Window, path: Path, *, check: bool = False) -> None:
+    """Simulate a run of a finished job again, watched, and write some of its steps as a trace for Perfetto."""
+    from moesim.timeline import record
+
+    expected = results.summary.set_index("run").loc[shown.run]
+    record(job.plan.runs()[shown.run], shown, path, expected, check)
 
 
 def _figures(results: Results, folder: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from moesim.policy import Handling, Missing
 from moesim.sim.cache import FRESH, LOADING, ExpertCache
-from moesim.sim.engine import CLASS_OF, CLASSES, LATE, MISS, PARTS, REST, Engine, StepCosts
+from moesim.sim.engine import CLASS_OF, CLASSES, HOST, LATE, MISS, PARTS, REST, Engine, StepCosts
 from moesim.sim.link import Link, Transfer
 from moesim.sim.misses import Misses
 from moesim.sim.pattern import Event
@@ -234,7 +234,7 @@ class WatchedEngine(Engine):
         for part in ORDER:
             spent = self.parts[part] - self.booked[part]
             if spent:
-                about = {} if part in WAITS else notes
+                about = {"for": kernel} if part == HOST else {} if part in WAITS else notes
                 shown = () if part in WAITS else keys
                 self.watch.add("stream", self.at, self.at + spent, WAITS.get(part, kernel), shown, **where, **about)
             self.at += spent
@@ -263,7 +263,7 @@ class WatchedEngine(Engine):
         self.look()
         super()._synchronise()
         self._host(self.host - self.costs.sync, self.host, "read back")
-        self.look()
+        self.look("read back")
 
     def _layer(self, layer: int, event: Event, work: LayerWork, costs: StepCosts) -> None:
         if layer == 0:
@@ -294,7 +294,7 @@ class WatchedEngine(Engine):
             self._host(at, at + self.costs.copy_submit, "hand over", (key,))
         super()._run_as_settled(misses, keys, work, states, now)
         count = len(self.watch.lanes["stream"])
-        self.look()
+        self.look("hand over")
         for span in self.watch.lanes["stream"][count:]:
             if span.kind == "cpu stall":
                 span.notes["waits_for"] = elsewhere[-1]
@@ -314,7 +314,7 @@ class WatchedEngine(Engine):
         count, state, waiting = len(spans), self.cache.state, list(unrun)
         before = {key for key in waiting if state[key] >= FRESH}
         super()._stall(unrun, absent, tokens)
-        self.look()
+        self.look("submit")
         came = next((key for key in waiting if state[key] >= FRESH and key not in before), None)
         key = self.link.demands[0].key if came is None else came
         for span in spans[count:]:

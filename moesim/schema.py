@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from moesim.experiment import Experiment
+from moesim.files import shipped
 from moesim.grid import SINGLE
 
-POLICY: dict[str, Any] = {
-    "anyOf": [
-        {"type": "string", "minLength": 1},
-        {
-            "type": "object",
-            "properties": {"name": {"type": "string", "minLength": 1}},
-            "additionalProperties": {"$ref": "#/$defs/Axis"},
-        },
-    ]
+TEXT: dict[str, Any] = {"type": "string", "minLength": 1}
+POLICIES = {"cache": "", "prefetch": "", "miss": "", "batch": "Scheduler"}
+"""kinds of policies, and the definition that each stands in, where it is no key of the experiment itself"""
+INPUTS = {
+    "trace": (("traces", "routing"), ".parquet"),
+    "model": (("hardware", "shapes"), ".yaml"),
+    "costs": (("traces", "kernels"), ".json"),
+    "link": (("traces", "links"), ".json"),
 }
-PRESET: dict[str, Any] = {
-    "anyOf": [
-        {"type": ["string", "null"], "minLength": 1},
-        {"type": "object", "additionalProperties": {"$ref": "#/$defs/Axis"}},
-    ]
-}
-
+"""folders of shipped inputs, and how their files end"""
 SHORT: dict[str, dict[str, Any]] = {
     "Lengths": {"type": "integer", "minimum": 1},
     "ArrivalsFile": {"type": "string", "minLength": 1},
@@ -37,6 +31,7 @@ def experiment_schema() -> dict[str, Any]:
     schema = Experiment.model_json_schema(by_alias=True)
     definitions = schema["$defs"]
     definitions.pop("PolicySpec", None)
+    _name(schema)
     for definition in definitions.values():
         _widen(definition)
     _widen(schema, {path[0] for path in SINGLE})
@@ -48,8 +43,7 @@ def experiment_schema() -> dict[str, Any]:
         "description": "named partial experiments, each merged into the rest of the file: the slowest axis",
         "additionalProperties": case,
     }
-    schema["properties"]["preset"] = _axis(PRESET | {"description": schema["properties"]["preset"]["description"]})
-    definitions |= {"PolicySpec": POLICY, "Axis": {}}
+    definitions["Axis"] = {}
     for name, short in SHORT.items():
         definitions[name] = {"anyOf": [short, definitions[name]]}
     head: dict[str, Any] = {
@@ -58,6 +52,29 @@ def experiment_schema() -> dict[str, Any]:
         "description": "Any value may be a list, or a named set {each: {label: value}}: an axis of the grid",
     }
     return head | {key: value for key, value in schema.items() if key not in head}
+
+
+def _name(schema: dict[str, Any]) -> None:
+    """Say which policies, presets and inputs there are, so that an editor offers them; paths are as good."""
+    from moesim import policy, presets
+
+    properties, definitions = schema["properties"], schema["$defs"]
+    for kind, section in POLICIES.items():
+        known = _one_of(policy.names(kind))
+        more = {"type": "object", "properties": {"name": known}, "additionalProperties": {"$ref": "#/$defs/Axis"}}
+        definition = f"{kind.title()}Policy"
+        definitions[definition] = {"anyOf": [known, more]}
+        (definitions[section]["properties"] if section else properties)[kind]["$ref"] = f"#/$defs/{definition}"
+    part = {"type": "object", "additionalProperties": {"$ref": "#/$defs/Axis"}}
+    properties["preset"]["anyOf"] = [_one_of(presets.names()), {"type": "null"}, part]
+    for key, (folders, ending) in INPUTS.items():
+        found = sorted(path.name.removesuffix(ending) for path in shipped(*folders).glob(f"*{ending}"))
+        forms = [*_one_of(found)["anyOf"], *properties[key].pop("oneOf", [])[1:]]
+        properties[key] = {"description": properties[key]["description"], "anyOf": forms}
+
+
+def _one_of(names: Sequence[str]) -> dict[str, Any]:
+    return {"anyOf": [{"enum": list(names)}, TEXT]}
 
 
 def _widen(definition: dict[str, Any], single: Collection[str] = ()) -> None:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 RESIDENT = "bound_resident_ns_per_output_token"
 LETTER, LEGEND = 0.078, 2.3  # inches of a letter of a name, and of the legend
+LEAST = 1.9  # inches of a panel, for the name of its axis
 BASE = "best history policy"
 LOOKS: dict[str, dict[str, Any]] = {
     BASE: {"color": "#0072B2", "marker": "o", "markersize": 5, "markerfacecolor": "white"},
@@ -62,7 +63,8 @@ def across_sets(sets: dict[str, list[Configuration]]) -> Figure | None:
     everyone = [c for row in rows for c in row.group]
     sizes, unit = sizes_of(everyone)
     room = LETTER * (max(len(row.name) for row in rows) + 6) + LEGEND
-    figure, panels = drawing.panels_of(1, 2, (3.0, 0.2 * len(rows) + 0.4), room, sharey="all")
+    height = max(0.2 * len(rows) + 0.4, LEAST)
+    figure, panels = drawing.panels_of(1, 2, (3.0, height), room, sharey="all")
     for word, shift in zip(LOOKS, SHIFTS, strict=True):
         found = {y + shift: (row.shown[word], row.group) for y, row in enumerate(rows) if word in row.shown}
         times = {y: compare.mean(c.values(judged_by(group)) / 1e6) for y, (c, group) in found.items()}
@@ -73,7 +75,7 @@ def across_sets(sets: dict[str, list[Configuration]]) -> Figure | None:
     _resident(panels[0, 0], {y: row.group[0].mean(RESIDENT) / 1e6 for y, row in enumerate(rows)})
     _frame(panels[0], [row.name for row in rows], [f"{sizes[row.group[0]]:.3g}" for row in rows])
     panels[0, 0].set_xlabel(time_words(group for _, group in groups))
-    panels[0, 0].set_ylabel(f"case, and cache size ({unit})")
+    panels[0, 0].set_ylabel(f"case, and cache size\n({unit})")
     return drawing.finish(figure, panels, ("the cases beside each other", BELOW), everyone)
 
 

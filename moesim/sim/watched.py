@@ -13,6 +13,7 @@ from typing import Any
 from moesim.policy import Handling, Missing
 from moesim.sim.cache import FRESH, LOADING, ExpertCache
 from moesim.sim.engine import CLASS_OF, CLASSES, HOST, LATE, MISS, PARTS, REST, Engine, StepCosts
+from moesim.sim.kv import Moves
 from moesim.sim.link import Link, Transfer
 from moesim.sim.misses import Misses
 from moesim.sim.pattern import Event
@@ -54,15 +55,21 @@ class Watched:
         return made
 
     def server(self, made: Server) -> None:
-        """Watch the router that serves on the side."""
-        route_aside, watch = made.route_aside, self.watch
+        """Watch the router that serves on the side, and steps that wait for KV memory."""
+        route_aside, start_of, watch = made.route_aside, made.start_of, self.watch
 
         def routed(tokens: int, now: int) -> int:
             start, end = max(made.router_free, now), route_aside(tokens, now)
             watch.add("router", start, end, "route", (tokens,))
             return end
 
+        def started(formed: int, moves: Moves) -> int:
+            start = start_of(formed, moves)
+            watch.add("stream", formed, start, "kv stall", moves="in" if moves.swapped_in else "out")
+            return start
+
         made.route_aside = routed  # type: ignore[method-assign]
+        made.start_of = started  # type: ignore[method-assign]
 
 
 class WatchedCache(ExpertCache):
@@ -147,6 +154,11 @@ class WatchedLink(Link):
     def demand(self, key: int, nbytes: int, at: int) -> None:
         self.watch.mark(at, "demand", key)
         super().demand(key, nbytes, at)
+
+    def swap_out(self, sizes: Sequence[int], at: int) -> int:
+        end = super().swap_out(sizes, at)
+        self.watch.add("to host", at, end, "swap out", bytes=sum(sizes))
+        return end
 
     def _send_chunk(self, transfer: Transfer, now: int, line: deque[Transfer]) -> None:
         start, size = max(self.ends[-1], now), min(self.chunk_bytes, self._left(transfer))

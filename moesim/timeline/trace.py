@@ -36,8 +36,9 @@ WAITS = {
     "miss stall": "stall: miss",
     "late stall": "stall: late hit",
     "cpu stall": "stall: CPU",
+    "kv stall": "stall: KV memory",
 }
-assert set(WAITS) == set(STREAM_WAITS.values())
+assert set(WAITS) >= set(STREAM_WAITS.values())
 COPIES = ("demand", "prefetch", "promoted")
 
 
@@ -93,7 +94,7 @@ class _Trace:
         for step in self.watch.steps:
             yield self._slice(MACHINE, self.tracks[STEPS], f"step {step.number}", "step", step, _batch(step))
         for lane, track in self.tracks.items():
-            for span in self.watch.lanes[lane] if lane != STEPS else ():
+            for span in [] if lane == STEPS else self._of_lane(lane):
                 if span.end > self.origin:
                     name, kind = self._named(lane, span)
                     yield self._slice(MACHINE, track, name, kind, span, self._about(span))
@@ -101,6 +102,15 @@ class _Trace:
             yield from self._request(number)
         yield from map(self._instant, self._shown(self.watch.marks))
         yield from map(self._counter, sorted(self._shown(self.watch.samples), key=lambda sample: sample.at))
+
+    def _of_lane(self, lane: str) -> Sequence[Span]:
+        """Its slices; between steps the stream has nothing to do, unless it waits for KV memory."""
+        spans = self.watch.lanes[lane]
+        if lane != "stream":
+            return spans
+        edges = sorted((span.start, span.end) for span in spans)
+        idle = [Span(before[1], after[0], "idle") for before, after in pairwise(edges) if before[1] < after[0]]
+        return [*spans, *idle]
 
     def _shown(self, seen: Sequence[Any]) -> Iterator[Any]:
         return (one for one in seen if self.origin <= one.at <= self.end)
@@ -141,7 +151,7 @@ class _Trace:
         """Name and category of a slice of the machine."""
         notes, layer = span.notes, span.notes.get("layer")
         if lane == "stream" and span.kind in WAITS:
-            key, reason = notes.get("waits_for"), notes.get("for")
+            key, reason = notes.get("waits_for"), notes.get("for") or notes.get("moves")
             what = self.names.of(key, layer) if key is not None else reason
             return f"{WAITS[span.kind]}" + (f", {what}" if what else ""), WAITS[span.kind]
         if lane == "link" and span.kind in COPIES:

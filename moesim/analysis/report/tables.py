@@ -186,21 +186,20 @@ def overview(sets: dict[str, list[Group]]) -> Html:
     """A row per set and memory size: B, the fastest policy without an oracle, the oracle."""
     everyone = [c for groups in sets.values() for group in groups for c in group.members]
     sizes, unit = sizes_of(everyone)
-    heads = (
-        ("case", ""), ("cache", unit), ("B", "policy"), ("B", "ms a token"), ("fastest without an oracle", "policy"),
-        ("fastest without an oracle", "ms a token"), ("fastest without an oracle", "against B"),
-        ("fastest without an oracle", "gap in time, %"), ("oracle", "against B"),
-    )  # fmt: skip
-    columns = [Column(head, lambda c, group: Html()) for head in heads[1:]]
+    fastest = "fastest without an oracle"
+    gaps = any(not math.isnan(value) for c in everyone for value in c.values("gap_time"))
+    heads = [("cache", unit), ("B", "policy"), ("B", "ms a token"), (fastest, "policy"), (fastest, "ms a token")]
+    heads += [(fastest, "against B"), *[(fastest, "gap in time, %")] * gaps, ("oracle", "against B")]
+    columns = [Column(head, lambda c, group: Html()) for head in heads]
     blocks = []
     for title, groups in sets.items():
-        rows = [_overview_row(group, f"{sizes[group.members[0]]:.3g}") for group in groups]
+        rows = [_overview_row(group, f"{sizes[group.members[0]]:.3g}", gaps) for group in groups]
         first = tag("th", title or "all", scope="rowgroup", rowspan=len(rows))
         blocks.append(tag("tbody", *(tag("tr", first if i == 0 else None, *row) for i, row in enumerate(rows))))
-    return _table("Per case and memory size", heads[0], columns, blocks)
+    return _table("Per case and memory size", ("case", ""), columns, blocks)
 
 
-def _overview_row(group: Group, size: str) -> list[Html]:
+def _overview_row(group: Group, size: str, gaps: bool) -> list[Html]:
     base, ours, oracle = group.base, group.ours, group.oracle
     ours = None if ours is base else ours
     return [
@@ -210,7 +209,7 @@ def _overview_row(group: Group, size: str) -> list[Html]:
         tag("td", _words(ours) if ours else "none better" if base else None, class_="words"),
         _of(ours, numbers.mean(ours, TIME, 1e-6) if ours else None),
         _of(ours, _against(TIME)(ours, group) if ours else None, base),
-        _of(ours, numbers.gap(ours, "time") if ours else None),
+        *[_of(ours, numbers.gap(ours, "time") if ours else None)] * gaps,
         _of(oracle, _against(TIME)(oracle, group) if oracle and base else None, base),
     ]
 

@@ -273,6 +273,29 @@ def test_presets_and_where_fewer_misses_take_more_time() -> None:
     assert [name.removesuffix("layer") for name in names][:4] == ["quick", "Bsteady", "greedy", "oracleall-knowing"]
 
 
+def test_where_each_ran_at_its_largest_load_no_times_are_compared() -> None:
+    rows: Rows = [(n, "history", "", "layer", [1.0] * 4, TIMES[n]) for n in ("base", "fast")]
+    frame = factory.plain(rows).assign(search_outcome="found", max_rate=[3.0, 3.5, 3.0, 3.1, 4.0, 4.5, 4.25, 4.25])
+    given = Made(gap.add_gaps(frame))
+    page = Page(render(given))
+    assert verify(page, given.summary) == 16
+    assert said(given, "set-1").endswith(
+        "largest rate (requests/s) that meets the objective: fast, layer 4.25±0.32; base, layer 3.15±0.38. "
+        "Each ran at its own largest load, so that their times do not compare."
+    )
+    assert not {"in-short"} & page.ids and "faster" not in said(given, "set-1")
+    assert "against B" in page.root.text and not [n for n in page.find("data") if "relative" in n.attributes["data-of"]]
+
+
+def test_loads_of_a_sweep_have_figures_together(tmp_path: Path) -> None:
+    traffic = {"kind": "poisson", "rate": [20, 40, 80], "requests": 20}
+    results = moesim.run(tiny(traffic=traffic, cache=["lru", "lfu"], replications=2), out=tmp_path, figures=False)
+    page = Page(results.report())
+    assert not page.wrong and verify(page, results.summary) > 50
+    (section,) = [s for s in page.find("section") if s.attributes["id"] == "loads"]
+    assert section.find("svg") and len(page.find("svg")) == len(section.find("svg"))
+
+
 # -- its form ----------------------------------------------------------------------------------------------------------
 
 

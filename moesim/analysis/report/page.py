@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from moesim.analysis import plots
 from moesim.analysis.configurations import Configuration, oracle_is_no_bound, read
 from moesim.analysis.layout import DOT
 from moesim.analysis.naming import Set, distinctions, heading, sets, usual_words
@@ -40,12 +41,20 @@ def _parts(configurations: Sequence[Configuration], found: dict[Set, list[Config
     points = resolved["points"]
     titles = {key: DOT.join(distinctions(key, list(found))) for key in found}
     groups = {key: words.groups_of(members) for key, members in found.items()}
-    sections = {"in-short": ("In short", _in_short(titles, groups))}
+    alone = sets(plots.by_themselves(configurations))
+    in_short = _in_short(titles, groups)
+    sections = {"in-short": ("In short", in_short)} if in_short else {}
     if sum(map(len, groups.values())) > 1:
-        sections["overview"] = ("Overview", _overview(found, titles, groups))
+        one_load = {key: members for key, members in alone.items() if not any(g.largest for g in groups[key])}
+        table = tables.overview({titles[key]: groups[key] for key in found})
+        sections["overview"] = ("Overview", [table, *filter(None, [pictures.across(one_load)])])
+    if over_loads := pictures.over_loads(configurations):
+        sections["loads"] = ("Over the load", over_loads)
     for number, (key, members) in enumerate(found.items(), 1):
         name = titles[key] or "Policies"
-        sections[f"set-{number}"] = (name, _set(key, list(found), members, groups[key], len(configurations)))
+        drawn = pictures.of_set(key, list(found), members) if key in alone else []
+        folded = len(configurations) > OPEN
+        sections[f"set-{number}"] = (name, _set(key, list(found), groups[key], drawn, folded))
     sections["what"] = ("What it is of", [asked.facts(configurations, points), *_usual(list(found))])
     sections["marks"] = ("How to read it", [_marks()])
     sections["configuration"] = ("Resolved configuration", [configuration.shown(resolved)])
@@ -69,17 +78,11 @@ def _in_short(titles: Mapping[Set, str], groups: Mapping[Set, list[Group]]) -> l
     return [*everything, *([tag("ul", *lines, class_="findings")] if lines else [])]
 
 
-def _overview(
-    found: dict[Set, list[Configuration]], titles: Mapping[Set, str], groups: Mapping[Set, list[Group]]
-) -> list[Html]:
-    picture = pictures.across(found)
-    return [tables.overview({titles[key]: groups[key] for key in found}), *filter(None, [picture])]
-
-
 def _set(
-    key: Set, keys: Sequence[Set], members: Sequence[Configuration], groups: Sequence[Group], rows: int
+    key: Set, keys: Sequence[Set], groups: Sequence[Group], drawn: Sequence[Html], fold: bool
 ) -> list[Html]:
     """Words, figures and the table of a set; the table is folded where the page would be too long to read."""
+    members = [c for group in groups for c in group.members]
     more = [word for word in heading(key, keys) if word not in distinctions(key, keys)]
     more += ["an oracle is not a bound here"] * oracle_is_no_bound(members)
     note = [tag("p", DOT.join(more), class_="made")] if more else []
@@ -88,8 +91,8 @@ def _set(
     table = tables.of_set(groups, caption)
     parts = [*note, *(words.of_group(group) for group in groups), *_reversals(groups)]
     summary = tag("summary", f"Table: all {len(members)} configurations")
-    shown = tag("details", summary, table, class_="table", open=rows <= OPEN)
-    return [*parts, *pictures.of_set(key, keys, members), shown]
+    shown = tag("details", summary, table, class_="table", open=not fold)
+    return [*parts, *drawn, shown]
 
 
 def _reversals(groups: Sequence[Group]) -> list[Html]:

@@ -47,27 +47,32 @@ def across(found: dict[Set, list[Configuration]]) -> Html | None:
     return next(_drawn(iter([plots.across(found)])), None) if len(found) > 1 else None
 
 
+def over_loads(configurations: Sequence[Configuration]) -> list[Html]:
+    """The figures against the load, and of the largest load that was found."""
+    return list(_drawn(plots.over_loads(configurations), titled=True))
+
+
 def of_set(key: Set, keys: Sequence[Set], members: Sequence[Configuration]) -> list[Html]:
     """The figures of one set."""
     return list(_drawn(plots.of_set(key, keys, members)))
 
 
-def _drawn(figures: Iterator[tuple[str, Figure | None, str]]) -> Iterator[Html]:
+def _drawn(figures: Iterator[tuple[str, Figure | None, str]], titled: bool = False) -> Iterator[Html]:
     import matplotlib
 
     with matplotlib.rc_context(STYLE):
         for name, figure, _ in figures:
             if figure is not None:
-                yield _picture(name, figure)
+                yield _picture(name, figure, titled)
 
 
-def _picture(name: str, figure: Figure) -> Html:
+def _picture(name: str, figure: Figure, titled: bool) -> Html:
     title, _, below = str(figure.get_label()).partition("\n")
     figure.suptitle("", in_layout=False)
     figure.supxlabel("", in_layout=False)
     width, height = figure.get_size_inches()
     figure.set_size_inches(width, height - CAPTIONS)
-    caption = tag("figcaption", f"{below[:1].upper()}{below[1:]}.")
+    caption = tag("figcaption", *[tag("b", title), ". "] * titled, f"{below[:1].upper()}{below[1:]}.")
     return tag("figure", caption, tag("div", inline(figure, name, f"{title}: {below}"), class_="scroll"))
 
 

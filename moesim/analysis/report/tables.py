@@ -20,6 +20,7 @@ from moesim.analysis.configurations import (
 from moesim.analysis.report import numbers
 from moesim.analysis.report.html import Html, join, tag
 from moesim.analysis.report.words import FASTER, MISSES, RESIDENT, SLOWER, TIME, Group, verdict
+from moesim.analysis.sweep import LARGEST, is_unsteady
 
 TRANSFER, MIN = "bound_transfer_ns_per_output_token", "min_misses_per_output_token"
 MARKS = (
@@ -51,10 +52,14 @@ class Column:
 def _mean(column: str, scale: float = 1.0) -> Callable[[Configuration, Group], Html]:
     def cell(c: Configuration, group: Group) -> Html:
         star = [tag("abbr", "★", title="the lowest mean of its group, oracles apart", class_="best")]
-        lowest = c is best(deployable(group.members), column) and len(group.members) > 1
+        lowest = c is best(deployable(group.members), column) and len(group.members) > 1 and not group.largest
         return join(*(star * lowest), numbers.mean(c, column, scale))
 
     return cell
+
+
+def _largest(column: str) -> Callable[[Configuration, Group], Html]:
+    return lambda c, group: numbers.mean(c, column)
 
 
 def _plain(column: str, scale: float = 1.0, digits: int | None = None) -> Callable[[Configuration, Group], Html]:
@@ -63,7 +68,7 @@ def _plain(column: str, scale: float = 1.0, digits: int | None = None) -> Callab
 
 def _against(column: str) -> Callable[[Configuration, Group], Html]:
     def cell(c: Configuration, group: Group) -> Html:
-        if group.base is None or c is group.base:
+        if group.base is None or c is group.base or group.largest:
             return Html()
         found = group.against(c, column)
         classes = {FASTER: "less", SLOWER: "more"}
@@ -81,6 +86,11 @@ TIMES = (
     Column(("time", "ms a token"), _mean(TIME, 1e-6)),
     Column(("time", "against B"), _against(TIME)),
 )
+LOADS = (
+    *(Column(("largest load", name), _largest(column), column) for column, name in LARGEST.items()),
+    Column(("objective", "kept, %"), _plain("attainment", 100, 1), "attainment"),
+    Column(("goodput", "requests/s"), _plain("goodput_requests_per_s"), "goodput_requests_per_s"),
+)
 REST = (
     Column(("hits", "reuse, %"), _plain("reuse_rate", 100, 1), "reuse_rate"),
     Column(("hits", "prefetch, %"), _plain("prefetch_rate", 100, 1), "prefetch_rate"),
@@ -94,8 +104,8 @@ REST = (
     Column(("gap, %", "time"), _gap("time"), "gap_time"),
     Column(("lossy", "%"), _plain("degraded_token_share", 100, 1), "degraded_token_share"),
 )
-COLUMNS = (*MISS_COLUMNS, *TIMES, *REST)
-PRESETS = (*MISS_COLUMNS, Column(("misses", "against B"), _against(MISSES)), *TIMES, *REST)
+COLUMNS = (*MISS_COLUMNS, *TIMES, *LOADS, *REST)
+PRESETS = (*MISS_COLUMNS, Column(("misses", "against B"), _against(MISSES)), *TIMES, *LOADS, *REST)
 
 
 def of_set(groups: Sequence[Group], caption: str) -> Html:
@@ -141,20 +151,16 @@ def _rows(group: Group, columns: Sequence[Column]) -> list[Html]:
 
 def _name(c: Configuration, group: Group) -> list[str]:
     badge = []
-    if c is group.base:
+    if c is group.base and not group.largest:
         badge = [tag("abbr", "B", title="what the others are compared with", class_="base")]
     elif c.level == "oracle":
         note = "not a bound: the schedule is free" if oracle_is_no_bound([c]) else "knows the future"
         badge = [tag("abbr", "oracle", title=note, class_="mark")]
     elif c.lossy:
         badge = [tag("abbr", "lossy", title="some tokens got a smaller copy of an expert, or none", class_="mark")]
-    if _overloaded(c):
-        badge.append(tag("abbr", "overloaded", title="more arrives than is served", class_="mark"))
+    if is_unsteady(c):
+        badge.append(tag("abbr", "overloaded", title="latencies grow with the run, or it was cut off", class_="mark"))
     return [*badge, c.policy.replace(UNLIMITED, "∞"), tag("small", c.scope)]
-
-
-def _overloaded(c: Configuration) -> bool:
-    return "overloaded" in c.runs and bool(c.runs["overloaded"].astype(bool).any())
 
 
 def _bounds(group: Group, columns: Sequence[Column]) -> list[Html]:
@@ -201,12 +207,12 @@ def overview(sets: dict[str, list[Group]]) -> Html:
 
 def _overview_row(group: Group, size: str, gaps: bool) -> list[Html]:
     base, ours, oracle = group.base, group.ours, group.oracle
-    ours = None if ours is base else ours
+    ours = None if ours is base or group.largest else ours
     return [
         tag("th", size, scope="row"),
         tag("td", _words(base), class_="words"),
         _of(base, numbers.mean(base, TIME, 1e-6) if base else None),
-        tag("td", _words(ours) if ours else "none better" if base else None, class_="words"),
+        tag("td", _words(ours) if ours else "none better" if base and not group.largest else None, class_="words"),
         _of(ours, numbers.mean(ours, TIME, 1e-6) if ours else None),
         _of(ours, _against(TIME)(ours, group) if ours else None, base),
         *[_of(ours, numbers.gap(ours, "time") if ours else None)] * gaps,

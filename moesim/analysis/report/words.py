@@ -23,6 +23,7 @@ from moesim.analysis.configurations import (
 from moesim.analysis.gap import MEASURES, gap
 from moesim.analysis.report import numbers
 from moesim.analysis.report.html import Html, join, tag
+from moesim.analysis.sweep import LARGEST
 
 MISSES, TIME = MEASURES["misses"], MEASURES["time"]
 FASTER, SLOWER, OPEN = "faster", "slower", "not shown to differ"
@@ -71,6 +72,17 @@ class Group:
     def replicated(self) -> bool:
         return all(len(c.runs) > 1 for c in self.members)
 
+    @cached_property
+    def largest(self) -> str:
+        """The column of the largest load that each was searched for; blank where times compare."""
+        found = (column for column in LARGEST for c in self.members if column in c.runs and c.value("search_outcome"))
+        return next(found, "")
+
+    @property
+    def compares(self) -> bool:
+        """Whether differences in time are shown or not: all ran at the same load, and more than once."""
+        return self.base is not None and self.replicated and not self.largest
+
     def against(self, c: Configuration, column: str = TIME) -> Interval:
         """Paired relative difference of `c` from the one they are compared with."""
         assert self.base is not None
@@ -103,8 +115,10 @@ def name(c: Configuration) -> Html:
 
 def in_short(groups: Sequence[Group]) -> list[Html]:
     """How many differences were shown, over all groups."""
-    compared = [g for g in groups if g.base is not None and g.others and g.replicated]
+    compared = [g for g in groups if g.compares and g.others]
     if not compared:
+        if all(g.largest for g in groups):
+            return []
         replicated = any(g.replicated for g in groups)
         why = "Nothing here compares with anything else" if replicated else "One replication: there are no intervals"
         return [tag("p", f"{why}, so that no difference is claimed.")]
@@ -127,7 +141,7 @@ def in_short(groups: Sequence[Group]) -> list[Html]:
 
 def of_set(title: str, groups: Sequence[Group]) -> Html | None:
     """One sentence for a set: what the fastest policy and the oracle are worth over its memory sizes."""
-    compared = [g for g in groups if g.base is not None and g.replicated]
+    compared = [g for g in groups if g.compares]
     if not compared:
         return None
     shown = [(g, c) for g in compared if (c := best(g.verdicts[FASTER], TIME)) is not None]
@@ -178,6 +192,8 @@ def of_group(group: Group) -> Html:
     """What is known of one memory size."""
     base = group.base
     size = tag("b", size_text(group.members[0]) or "All")
+    if group.largest:
+        return tag("p", size, ": ", *_loads(group))
     if base is None:
         return tag("p", size, ": every policy here knows the future.")
     kind = "the best policy without foresight (B)" if group.is_history else "the fastest policy (B)"
@@ -188,6 +204,18 @@ def of_group(group: Group) -> Html:
         parts.append(Html("One replication, so that no difference is claimed."))
     parts += [part for part in (_resident(group),) if part]
     return tag("p", join(*parts, between=" "))
+
+
+def _loads(group: Group) -> list[Html]:
+    """The largest loads that met the objective, the largest first."""
+    column = group.largest
+    found = sorted((c for c in group.members if not math.isnan(c.mean(column))), key=lambda c: -c.mean(column))
+    shown = [
+        join(name(c), " ", tag("span", numbers.mean(c, column), data_runs=numbers.runs_of(c))) for c in found[:FEW]
+    ]
+    rest = "; the others are in the table" if len(found) > FEW else ""
+    first = join(f"{LARGEST[column]} that meets the objective: ", join(*shown, between="; ") if shown else "none found")
+    return [first, Html(f"{rest}. Each ran at its own largest load, so that their times do not compare.")]
 
 
 def _time(c: Configuration) -> Html:

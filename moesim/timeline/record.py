@@ -23,13 +23,21 @@ MOST = 500
 """steps at most: some 50 MB"""
 
 
+DECIDED = ("arrivals_ended", "cut_off")
+"""of a window, and decided from all runs together (moesim.settle)"""
+
+
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Steps `first` to `last - 1` of a run, numbered as in steps.parquet."""
+    """Steps `first` to `last - 1` of a run, numbered as in steps.parquet; -1: from the first that is measured."""
 
     run: int
     first: int
     last: int
+
+    def placed(self, measured: int) -> Window:
+        """The same, `measured` being the first step that is."""
+        return Window(self.run, measured, measured + STEPS) if self.first < 0 else self
 
 
 def window(runs: Sequence[Run], run: int | None = None, steps: str | None = None) -> Window:
@@ -41,8 +49,11 @@ def window(runs: Sequence[Run], run: int | None = None, steps: str | None = None
     if not 0 <= index < len(runs):
         raise InputError(Problem("--timeline-run", f"{index} is no run; they are numbered 0 to {len(runs) - 1}"))
     config = runs[index].config
+    if config.search is not None:
+        text = "searches for its largest load; give one load, without the search"
+        raise InputError(Problem("--timeline-run", f"run {index} {text}"))
     if steps is None:
-        return Window(index, config.warmup_steps, min(config.warmup_steps + STEPS, config.steps))
+        return Window(index, -1, -1)
     match = re.fullmatch(r"(\d+):(\d+)", steps)
     if match is None:
         raise InputError(Problem("--timeline-steps", f"{steps!r} is not of the form A:B, two step numbers from 0 on"))
@@ -70,6 +81,7 @@ def record(run: Run, shown: Window, path: Path, expected: Any = None, check: boo
     from moesim.sim.watch import Watch
     from moesim.timeline.trace import trace
 
+    shown = shown.placed(_measured_from(run, expected))
     watch, loaded = Watch(shown.first, shown.last), inputs.load(run.sources)
     config = inputs.located(run.config, run.sources.base)
     result = simulate(config, loaded, run.replication, check=check, watch=watch)
@@ -86,8 +98,20 @@ def record(run: Run, shown: Window, path: Path, expected: Any = None, check: boo
         raise InputError(Problem(str(path), f"cannot be written ({error.strerror})")) from error
 
 
+def _measured_from(run: Run, expected: Any) -> int:
+    """The first measured step: of the window that was chosen, where requests are measured by their numbers."""
+    chosen = -1 if expected is None or run.config.window is None else int(expected["window_step"])
+    return chosen if chosen >= 0 else run.config.warmup_steps
+
+
 def _compare(result: RunResult, expected: Any) -> None:
     """Nothing is different because somebody looks on."""
-    for name, value in {} if expected is None else result.counters.items():
-        if int(expected[name]) != value:
+    if expected is None:
+        return
+    counters = dict(result.counters)
+    for place, first in enumerate(result.windows.get("window_first", ())):
+        if first == expected["window_first"]:
+            counters |= {name: int(column[place]) for name, column in result.windows.items()}
+    for name, value in counters.items():
+        if name in expected and name not in DECIDED and int(expected[name]) != value:
             raise AssertionError(f"{name} is {value} with a timeline and {expected[name]} without")

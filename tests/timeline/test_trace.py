@@ -227,8 +227,8 @@ def test_wasted_prefetches_are_named() -> None:
 
 def test_the_window() -> None:
     runs = read_plan(tiny(memory={"slots": [2, 3]}, steps=40)).runs()
-    assert (w := window(runs)) and (w.run, w.first, w.last) == (0, 4, 24)
-    assert (w := window(runs, 1, "0:3")) and (w.run, w.first, w.last) == (1, 0, 3)
+    assert (w := window(runs).placed(4)) and (w.run, w.first, w.last) == (0, 4, 24)
+    assert (w := window(runs, 1, "0:3").placed(4)) and (w.run, w.first, w.last) == (1, 0, 3)
     assert (w := window(runs, 1, "35:99")) and (w.run, w.first, w.last) == (1, 35, 40)
 
 
@@ -245,6 +245,23 @@ def test_the_window() -> None:
 def test_a_window_that_is_none(run: int | None, steps: str | None, text: str) -> None:
     with pytest.raises(InputError, match=text):
         window(read_plan(tiny(memory={"slots": [2, 3]}, steps=40)).runs(), run, steps)
+
+
+def test_a_search_has_no_single_timeline() -> None:
+    traffic = {"kind": "poisson", "requests": 8}
+    changes = {"search": {"from": 1, "to": 9}, "objective": {"ttft": 1.0}, "traffic": traffic}
+    with pytest.raises(InputError, match="run 0 searches for its largest load; give one load"):
+        window(read_plan(tiny(**changes)).runs())
+
+
+def test_the_first_measured_step_is_that_of_the_window_of_requests(tmp_path: Path) -> None:
+    changes = {"window": {"requests": 20, "warmup": 7}, "traffic": {"kind": "poisson", "rate": 40, "requests": 60}, "steps": 2000}
+    path = write(tmp_path, warmup_steps=None, cache=["lru", "lfu"], **changes)
+    done = call("run", path, "--out", tmp_path / "r", "--quiet", "--jobs", 1, "--timeline", tmp_path / "t.json")
+    assert (done.exit_code, done.output) == (0, "")
+    first = int(moesim.load(tmp_path / "r").summary["window_step"].iloc[0])
+    document = json.loads((tmp_path / "t.json").read_text())
+    assert first > 0 and document["otherData"]["steps"] == f"{first}:{first + 20}"
 
 
 def call(*words: object) -> Any:

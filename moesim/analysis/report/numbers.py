@@ -4,7 +4,7 @@ A number is a `<data>` element. `value` is the exact figure and `data-of` says w
 `data-runs` around it lists (and of those of `data-base`, which it is compared with). Its text is the value times
 `data-scale`, rounded.
 
-* `mean COLUMN`: the mean over the runs; `half COLUMN`: half of its 95 % interval.
+* `mean COLUMN`: the mean over the runs, those of a `cluster` counting as one; `half COLUMN`: half of its 95 % interval.
 * `relative COLUMN`, `relative-low`, `relative-high`: (runs - base) / base, paired by replication, and its interval.
 * `cell COLUMN`: the cell, which is the same in all these runs.
 * `count WHAT`: how many.
@@ -91,7 +91,7 @@ def percent_digits(found: Interval) -> int:
 def gap(configuration: Configuration, measure: str) -> Html:
     """The gap captured as the summary has it, in percent, with its limits; `unclear` where they are very wide."""
     name = f"gap_{measure}"
-    found = Interval(*(configuration.values(f"{name}{limit}")[0] for limit in ("", "_low", "_high")))
+    found = Interval(*(float(configuration.value(f"{name}{limit}")) for limit in ("", "_low", "_high")))
     if math.isnan(found.value):
         return Html()
     if found.bounded and found.half >= 1:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from moesim.analysis import plots
+from moesim.analysis import measured, plots
 from moesim.analysis.configurations import Configuration, oracle_is_no_bound, read
 from moesim.analysis.layout import DOT
 from moesim.analysis.naming import Set, distinctions, heading, sets, usual_words
@@ -55,12 +55,13 @@ def _parts(configurations: Sequence[Configuration], found: dict[Set, list[Config
         drawn = pictures.of_set(key, list(found), members) if key in alone else []
         folded = len(configurations) > OPEN
         sections[f"set-{number}"] = (name, _set(key, list(found), groups[key], drawn, folded))
-    sections["what"] = ("What it is of", [asked.facts(configurations, points), *_usual(list(found))])
+    sections["what"] = ("What it is of", [asked.facts(configurations, points), *_notes(configurations, list(found))])
     sections["marks"] = ("How to read it", [_marks()])
     sections["configuration"] = ("Resolved configuration", [configuration.shown(resolved)])
     return [
         asked.head(points, results.record, len(results.summary)),
         *filter(None, [asked.warning(configurations)]),
+        *(tag("p", text, class_="warning") for text in measured.warnings(configurations)),
         _contents(sections) if len(found) > 1 else Html(),
         *(tag("section", tag("h2", title), *content, id=name) for name, (title, content) in sections.items()),
     ]
@@ -86,7 +87,7 @@ def _set(
     more = [word for word in heading(key, keys) if word not in distinctions(key, keys)]
     more += ["an oracle is not a bound here"] * oracle_is_no_bound(members)
     note = [tag("p", DOT.join(more), class_="made")] if more else []
-    most = max(len(c.runs) for c in members)
+    most = max(len(c.units) for c in members)
     caption = f"Means over {most} replications, with 95 % intervals." if most > 1 else "One replication: no intervals."
     table = tables.of_set(groups, caption)
     parts = [*note, *(words.of_group(group) for group in groups), *_reversals(groups)]
@@ -102,9 +103,10 @@ def _reversals(groups: Sequence[Group]) -> list[Html]:
     return [tag("p", "Fewer misses and yet more time, both shown by paired intervals:"), tag("ul", *found)]
 
 
-def _usual(keys: Sequence[Set]) -> list[Html]:
-    said = usual_words(keys)
-    return [tag("p", f"{said[:1].upper()}{said[1:]}.")] if said else []
+def _notes(configurations: Sequence[Configuration], keys: Sequence[Set]) -> list[Html]:
+    lines = "\n".join(measured.notes(configurations)).replace("\n  ", " ").split("\n")  # indented ones go on
+    notes = [note for note in (*lines, usual_words(keys)) if note]
+    return [tag("p", f"{note[:1].upper()}{note[1:]}.") for note in notes]
 
 
 def _marks() -> Html:

@@ -19,8 +19,8 @@ from moesim.analysis.configurations import (
 )
 from moesim.analysis.report import numbers
 from moesim.analysis.report.html import Html, join, tag
-from moesim.analysis.report.words import FASTER, MISSES, RESIDENT, SLOWER, TIME, Group, verdict
-from moesim.analysis.sweep import LARGEST, is_unsteady
+from moesim.analysis.report.words import FASTER, MISSES, RESIDENT, SLOWER, Group, verdict
+from moesim.analysis.sweep import LARGEST
 
 TRANSFER, MIN = "bound_transfer_ns_per_output_token", "min_misses_per_output_token"
 MARKS = (
@@ -58,6 +58,11 @@ def _mean(column: str, scale: float = 1.0) -> Callable[[Configuration, Group], H
     return cell
 
 
+def _latency(column: str) -> Callable[[Configuration, Group], Html]:
+    """With an interval where the server ran freely; on a frozen schedule it describes the replay."""
+    return lambda c, group: (numbers.mean if c.value("schedule") == "free" else numbers.plain_mean)(c, column, 1e-6)
+
+
 def _largest(column: str) -> Callable[[Configuration, Group], Html]:
     return lambda c, group: numbers.mean(c, column)
 
@@ -66,13 +71,19 @@ def _plain(column: str, scale: float = 1.0, digits: int | None = None) -> Callab
     return lambda c, group: numbers.plain_mean(c, column, scale, digits)
 
 
-def _against(column: str) -> Callable[[Configuration, Group], Html]:
+def _time(c: Configuration, group: Group) -> Html:
+    return _mean(group.time, 1e-6)(c, group)
+
+
+def _against(column: str = "") -> Callable[[Configuration, Group], Html]:
+    """Against B, in time where no column is named."""
+
     def cell(c: Configuration, group: Group) -> Html:
         if group.base is None or c is group.base or group.largest:
             return Html()
         found = group.against(c, column)
         classes = {FASTER: "less", SLOWER: "more"}
-        return tag("span", numbers.relative(found, column), class_=classes.get(verdict(found), "open"))
+        return tag("span", numbers.relative(found, column or group.time), class_=classes.get(verdict(found), "open"))
 
     return cell
 
@@ -82,9 +93,10 @@ def _gap(measure: str) -> Callable[[Configuration, Group], Html]:
 
 
 MISS_COLUMNS = (Column(("misses", "a token"), _mean(MISSES)),)
-TIMES = (
-    Column(("time", "ms a token"), _mean(TIME, 1e-6)),
-    Column(("time", "against B"), _against(TIME)),
+TIMES = (Column(("time", "ms a token"), _time), Column(("time", "against B"), _against()))
+NORMALIZED = (
+    Column(("normalized latency", "ms a token"), _time),
+    Column(("normalized latency", "against B"), _against()),
 )
 LOADS = (
     *(Column(("largest load", name), _largest(column), column) for column, name in LARGEST.items()),
@@ -96,24 +108,30 @@ REST = (
     Column(("hits", "prefetch, %"), _plain("prefetch_rate", 100, 1), "prefetch_rate"),
     Column(("late hits", "%"), _plain("late_rate", 100, 1), "late_rate"),
     Column(("moved", "GB a token"), _plain("moved_bytes_per_output_token", 1e-9), "moved_bytes_per_output_token"),
-    Column(("TTFT, ms", "p50"), _plain("ttft_p50_ns", 1e-6), "ttft_p50_ns"),
-    Column(("TTFT, ms", "p99"), _plain("ttft_p99_ns", 1e-6), "ttft_p99_ns"),
-    Column(("TPOT, ms", "p50"), _plain("tpot_p50_ns", 1e-6), "tpot_p50_ns"),
-    Column(("TPOT, ms", "p99"), _plain("tpot_p99_ns", 1e-6), "tpot_p99_ns"),
+    Column(("TTFT, ms", "p50"), _latency("ttft_p50_ns"), "ttft_p50_ns"),
+    Column(("TTFT, ms", "p99"), _latency("ttft_p99_ns"), "ttft_p99_ns"),
+    Column(("TPOT, ms", "p50"), _latency("tpot_p50_ns"), "tpot_p50_ns"),
+    Column(("TPOT, ms", "p99"), _latency("tpot_p99_ns"), "tpot_p99_ns"),
     Column(("gap, %", "misses"), _gap("misses"), "gap_misses"),
     Column(("gap, %", "time"), _gap("time"), "gap_time"),
     Column(("lossy", "%"), _plain("degraded_token_share", 100, 1), "degraded_token_share"),
 )
-COLUMNS = (*MISS_COLUMNS, *TIMES, *LOADS, *REST)
-PRESETS = (*MISS_COLUMNS, Column(("misses", "against B"), _against(MISSES)), *TIMES, *LOADS, *REST)
+MISSES_AGAINST = Column(("misses", "against B"), _against(MISSES))
 
 
 def of_set(groups: Sequence[Group], caption: str) -> Html:
     """Every policy of a set, a block of rows per memory size, bounds below."""
     everyone = [c for group in groups for c in group.members]
-    columns = [c for c in (PRESETS if any(c.preset for c in everyone) else COLUMNS) if c.has_any(everyone)]
+    columns = [column for column in _columns(groups) if column.has_any(everyone)]
     blocks = [tag("tbody", _size_row(group, len(columns) + 1), *_rows(group, columns)) for group in groups]
     return _table(caption, ("policy", "and scope"), columns, blocks)
+
+
+def _columns(groups: Sequence[Group]) -> list[Column]:
+    """Misses of presets are compared as well; in open traffic times are normalized latencies."""
+    presets = any(c.preset for group in groups for c in group.members)
+    times = NORMALIZED if any(group.is_open for group in groups) else TIMES
+    return [*MISS_COLUMNS, *[MISSES_AGAINST] * presets, *times, *LOADS, *REST]
 
 
 def _table(caption: str, first: tuple[str, str], columns: Sequence[Column], blocks: Sequence[Html]) -> Html:
@@ -158,8 +176,8 @@ def _name(c: Configuration, group: Group) -> list[str]:
         badge = [tag("abbr", "oracle", title=note, class_="mark")]
     elif c.lossy:
         badge = [tag("abbr", "lossy", title="some tokens got a smaller copy of an expert, or none", class_="mark")]
-    if is_unsteady(c):
-        badge.append(tag("abbr", "overloaded", title="latencies grow with the run, or it was cut off", class_="mark"))
+    if c.unmeasured:
+        badge.append(tag("abbr", c.unmeasured, title="it cannot keep up, or ran out of steps", class_="mark"))
     return [*badge, c.policy.replace(UNLIMITED, "∞"), tag("small", c.scope)]
 
 
@@ -178,7 +196,7 @@ def _bounds(group: Group, columns: Sequence[Column]) -> list[Html]:
 
 
 def _bound(name: str, scope: str, misses: str, time: str, c: Configuration, columns: Sequence[Column]) -> Html:
-    cells = {COLUMNS[0].head: (misses, 1.0), TIMES[0].head: (time, 1e-6)}
+    cells = {MISS_COLUMNS[0].head: (misses, 1.0), TIMES[0].head: (time, 1e-6)}
     shown = [cells.get(column.head, ("", 1.0)) for column in columns]
     row = [tag("td", numbers.plain_mean(c, column, scale) if column else None) for column, scale in shown]
     head = tag("th", name, tag("small", scope) if time == TRANSFER else None, scope="row")
@@ -211,12 +229,12 @@ def _overview_row(group: Group, size: str, gaps: bool) -> list[Html]:
     return [
         tag("th", size, scope="row"),
         tag("td", _words(base), class_="words"),
-        _of(base, numbers.mean(base, TIME, 1e-6) if base else None),
+        _of(base, numbers.mean(base, group.time, 1e-6) if base else None),
         tag("td", _words(ours) if ours else "none better" if base and not group.largest else None, class_="words"),
-        _of(ours, numbers.mean(ours, TIME, 1e-6) if ours else None),
-        _of(ours, _against(TIME)(ours, group) if ours else None, base),
+        _of(ours, numbers.mean(ours, group.time, 1e-6) if ours else None),
+        _of(ours, _against()(ours, group) if ours else None, base),
         *[_of(ours, numbers.gap(ours, "time") if ours else None)] * gaps,
-        _of(oracle, _against(TIME)(oracle, group) if oracle and base else None, base),
+        _of(oracle, _against()(oracle, group) if oracle and base else None, base),
     ]
 
 

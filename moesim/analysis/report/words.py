@@ -10,6 +10,7 @@ from functools import cached_property
 from moesim.analysis import disagree
 from moesim.analysis.compare import Interval
 from moesim.analysis.configurations import (
+    LATENCY,
     UNLIMITED,
     Configuration,
     baseline,
@@ -17,6 +18,7 @@ from moesim.analysis.configurations import (
     bound,
     deployable,
     grouped,
+    judged_by,
     oracle_is_no_bound,
     size_text,
 )
@@ -25,7 +27,7 @@ from moesim.analysis.report import numbers
 from moesim.analysis.report.html import Html, join, tag
 from moesim.analysis.sweep import LARGEST
 
-MISSES, TIME = MEASURES["misses"], MEASURES["time"]
+MISSES = MEASURES["misses"]
 FASTER, SLOWER, OPEN = "faster", "slower", "not shown to differ"
 FEW = 5
 """policies that a sentence lists"""
@@ -39,21 +41,30 @@ class Group:
     members: list[Configuration]
 
     @cached_property
+    def time(self) -> str:
+        """The column by which times are judged: per output token, or in open traffic the normalized latency."""
+        return judged_by(self.members)
+
+    @property
+    def is_open(self) -> bool:
+        return self.time == LATENCY
+
+    @cached_property
     def base(self) -> Configuration | None:
         """The best policy without foresight; where there is none, the fastest without an oracle."""
-        return baseline(self.members, TIME) or best(deployable(self.members), TIME)
+        return baseline(self.members, self.time) or best(deployable(self.members), self.time)
 
     @cached_property
     def is_history(self) -> bool:
-        return baseline(self.members, TIME) is not None
+        return baseline(self.members, self.time) is not None
 
     @cached_property
     def ours(self) -> Configuration | None:
-        return best(deployable(self.members), TIME)
+        return best(deployable(self.members), self.time)
 
     @cached_property
     def oracle(self) -> Configuration | None:
-        return bound(self.members, TIME)
+        return bound(self.members, self.time)
 
     @cached_property
     def others(self) -> list[Configuration]:
@@ -70,7 +81,7 @@ class Group:
 
     @property
     def replicated(self) -> bool:
-        return all(len(c.runs) > 1 for c in self.members)
+        return all(len(c.units) > 1 for c in self.members)
 
     @cached_property
     def largest(self) -> str:
@@ -83,14 +94,14 @@ class Group:
         """Whether differences in time are shown or not: all ran at the same load, and more than once."""
         return self.base is not None and self.replicated and not self.largest
 
-    def against(self, c: Configuration, column: str = TIME) -> Interval:
-        """Paired relative difference of `c` from the one they are compared with."""
+    def against(self, c: Configuration, column: str = "") -> Interval:
+        """Paired relative difference of `c` from the one they are compared with, by default in time."""
         assert self.base is not None
-        return disagree.relative(c, self.base, column)
+        return disagree.relative(c, self.base, column or self.time)
 
-    def difference(self, c: Configuration, column: str = TIME) -> Html:
+    def difference(self, c: Configuration) -> Html:
         """The same in words, with the runs that it is of."""
-        found = numbers.relative(self.against(c, column), column)
+        found = numbers.relative(self.against(c), self.time)
         return tag("span", found, data_runs=numbers.runs_of(c), data_base=numbers.runs_of(self.base))
 
 
@@ -125,9 +136,11 @@ def in_short(groups: Sequence[Group]) -> list[Html]:
     tally = {v: sum(len(g.verdicts[v]) for g in compared) for v in (FASTER, SLOWER, OPEN)}
     history = all(g.is_history for g in compared)
     ours = "the best policy without foresight at equal bytes (B)" if history else "the fastest policy (B)"
+    judged = {g.is_open: "normalized latency" if g.is_open else "time per output token" for g in compared}
+    what = " or ".join(judged.values())
     text = join(
         numbers.count(sum(tally.values()), "compared"),
-        f" comparisons of time per output token with {ours}: ",
+        f" comparisons of {what} with {ours}: ",
         numbers.count(tally[FASTER], FASTER),
         " faster, ",
         numbers.count(tally[SLOWER], SLOWER),
@@ -144,7 +157,7 @@ def of_set(title: str, groups: Sequence[Group]) -> Html | None:
     compared = [g for g in groups if g.compares]
     if not compared:
         return None
-    shown = [(g, c) for g in compared if (c := best(g.verdicts[FASTER], TIME)) is not None]
+    shown = [(g, c) for g in compared if (c := best(g.verdicts[FASTER], g.time)) is not None]
     sizes = _of_sizes(len(shown), len(compared))
     if shown:
         names = dict.fromkeys(name(c) for _, c in shown)
@@ -173,16 +186,14 @@ def _of_sizes(some: int, every: int) -> str:
 def _range(found: Sequence[tuple[Group, Configuration]]) -> Html:
     """The least and the largest saving among some, in percent."""
     ranked = sorted(found, key=lambda pair: -pair[0].against(pair[1]).value)
-    ends = [
-        tag(
-            "span",
-            numbers.number(g.against(c).value, f"relative {TIME}", -100, 0 if abs(g.against(c).value) >= 0.0995 else 1),
-            data_runs=numbers.runs_of(c),
-            data_base=numbers.runs_of(g.base),
-        )
-        for g, c in (ranked[0], ranked[-1])
-    ]
+    ends = [_saving(group, c) for group, c in (ranked[0], ranked[-1])]
     return join(join(*(ends[:1] if len(found) == 1 else ends), between=" to "), " %")
+
+
+def _saving(group: Group, c: Configuration) -> Html:
+    value = group.against(c).value
+    shown = numbers.number(value, f"relative {group.time}", -100, 0 if abs(value) >= 0.0995 else 1)
+    return tag("span", shown, data_runs=numbers.runs_of(c), data_base=numbers.runs_of(group.base))
 
 
 # -- a group -----------------------------------------------------------------------------------------------------------
@@ -197,8 +208,8 @@ def of_group(group: Group) -> Html:
     if base is None:
         return tag("p", size, ": every policy here knows the future.")
     kind = "the best policy without foresight (B)" if group.is_history else "the fastest policy (B)"
-    parts = [join(size, f": {kind} is ", tag("b", name(base)), " with ", _time(base), " an output token.")]
-    if group.replicated:
+    parts = [join(size, f": {kind} is ", tag("b", name(base)), " with ", _time(base, group), ".")]
+    if group.compares:
         parts += [part for part in (_fastest(group), _others(group), _oracle(group)) if part]
     elif group.others or group.oracle:
         parts.append(Html("One replication, so that no difference is claimed."))
@@ -218,8 +229,9 @@ def _loads(group: Group) -> list[Html]:
     return [first, Html(f"{rest}. Each ran at its own largest load, so that their times do not compare.")]
 
 
-def _time(c: Configuration) -> Html:
-    return tag("span", numbers.mean(c, TIME, 1e-6), " ms", data_runs=numbers.runs_of(c))
+def _time(c: Configuration, group: Group) -> Html:
+    unit = " ms a token of normalized latency" if group.is_open else " ms an output token"
+    return tag("span", numbers.mean(c, group.time, 1e-6), unit, data_runs=numbers.runs_of(c))
 
 
 def _fastest(group: Group) -> Html | None:
@@ -252,7 +264,7 @@ def _oracle(group: Group) -> Html | None:
     if verdict(group.against(oracle)) != FASTER:
         return join(f"{name_of} was not shown to gain anything: ", group.difference(oracle), ".")
     text = join(f"{name_of} gains: ", group.difference(oracle))
-    captured = gap(ours, group.members, TIME) if ours is not None and ours is not group.base else None
+    captured = gap(ours, group.members, group.time) if ours is not None and ours is not group.base else None
     if ours is None or captured is None or math.isnan(captured.value) or (captured.bounded and captured.half >= 1):
         return join(text, ".")
     share = tag("span", numbers.gap(ours, "time"), data_runs=numbers.runs_of(ours))
@@ -280,5 +292,6 @@ def reversals(group: Group, most: int = 3) -> list[Html]:
 
 def _reversal(found: disagree.Reversal) -> Html:
     runs = {"data_runs": numbers.runs_of(found.ours), "data_base": numbers.runs_of(found.theirs)}
-    misses, time = numbers.relative(found.misses, MISSES), numbers.relative(found.time, TIME)
+    time_of = judged_by((found.ours, found.theirs))
+    misses, time = numbers.relative(found.misses, MISSES), numbers.relative(found.time, time_of)
     return tag("li", name(found.ours), " against ", name(found.theirs), ": misses ", misses, ", time ", time, **runs)

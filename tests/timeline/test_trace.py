@@ -255,8 +255,9 @@ def test_a_search_has_no_single_timeline() -> None:
 
 
 def test_the_first_measured_step_is_that_of_the_window_of_requests(tmp_path: Path) -> None:
-    changes = {"window": {"requests": 20, "warmup": 7}, "traffic": {"kind": "poisson", "rate": 40, "requests": 60}, "steps": 2000}
-    path = write(tmp_path, warmup_steps=None, cache=["lru", "lfu"], **changes)
+    traffic = {"kind": "poisson", "rate": 40, "requests": 60}
+    changes = {"window": {"requests": 20, "warmup": 7}, "traffic": traffic, "steps": 2000, "warmup_steps": None}
+    path = write(tmp_path, cache=["lru", "lfu"], **changes)
     done = call("run", path, "--out", tmp_path / "r", "--quiet", "--jobs", 1, "--timeline", tmp_path / "t.json")
     assert (done.exit_code, done.output) == (0, "")
     first = int(moesim.load(tmp_path / "r").summary["window_step"].iloc[0])

@@ -43,10 +43,12 @@ class Column:
     head: tuple[str, str]
     cell: Callable[[Configuration, Group], Html]
     needs: str = ""
+    shows_zero: bool = False
 
     def has_any(self, configurations: Sequence[Configuration]) -> bool:
         """Whether there is something to show."""
-        return not self.needs or any(not math.isnan(v) and v != 0 for c in configurations for v in c.values(self.needs))
+        values = (value for c in configurations for value in (c.values(self.needs) if self.needs else (1.0,)))
+        return any(not math.isnan(value) and (self.shows_zero or value != 0) for value in values)
 
 
 def _mean(column: str, scale: float = 1.0) -> Callable[[Configuration, Group], Html]:
@@ -100,8 +102,8 @@ NORMALIZED = (
 )
 LOADS = (
     *(Column(("largest load", name), _largest(column), column) for column, name in LARGEST.items()),
-    Column(("objective", "kept, %"), _plain("attainment", 100, 1), "attainment"),
-    Column(("goodput", "requests/s"), _plain("goodput_requests_per_s"), "goodput_requests_per_s"),
+    Column(("objective", "kept, %"), _plain("attainment", 100, 1), "attainment", True),
+    Column(("goodput", "requests/s"), _plain("goodput_requests_per_s"), "goodput_requests_per_s", True),
 )
 REST = (
     Column(("hits", "reuse, %"), _plain("reuse_rate", 100, 1), "reuse_rate"),

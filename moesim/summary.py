@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 SPELT = ("level", "horizon", "unknown")  # parameters of a cache policy that have a column of their own
 TEXT = (
-    *("case", "preset", "cache", "level", "horizon", "unknown", "prefetch", "miss", "batch"),
+    *("case", "preset", "cache", "level", "horizon", "unknown", "prefetch", "miss", "batch", "knows"),
     *("scope", "schedule", "oracle", "search_outcome"),
 )
 FIRST = ("run", "case", "replication")
@@ -94,8 +94,9 @@ def _identity(run: Run, named: bool) -> Row:
     total, slots = size(run)
     cache = _cache(config.cache, run.sources.base)
     preset = {PRESET: preset_of(run)} if named else {}
+    knows = max((cache["level"], *_levels_beside(run)), key=LEVELS.index)
     if preset.get(PRESET):
-        cache["level"] = max((cache["level"], *_levels_beside(run)), key=LEVELS.index)
+        cache["level"] = knows
     return {
         "run": run.index,
         "case": config.labels.get("case", ""),
@@ -105,6 +106,7 @@ def _identity(run: Run, named: bool) -> Row:
         "prefetch": words(config.prefetch),
         "miss": words(config.miss),
         "batch": words(config.scheduler.batch),
+        "knows": knows,
         "scope": memory.scope,
         "slots": slots,
         "bytes": total,

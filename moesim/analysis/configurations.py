@@ -57,7 +57,7 @@ class Configuration:
     def policy(self) -> str:
         """Name, level where it says something, horizon and the other options, e.g. `lookahead queue 64 persist`.
 
-        Of a preset its name alone.
+        Of a preset, and where batchers are compared, the name alone.
         """
         if self.preset:
             return self.preset
@@ -131,8 +131,10 @@ def summary_of(results: Any) -> pd.DataFrame:
 
 def read(summary: pd.DataFrame) -> list[Configuration]:
     """The configurations in the order of the file."""
-    keys, decided = identity(summary), _decided(summary)
-    return [_configuration(runs, keys, decided) for _, runs in summary.groupby(keys, sort=False, dropna=False)]
+    keys = identity(summary)
+    decided, beside = _decided(summary), _compared_beside(summary)
+    groups = summary.groupby(keys, sort=False, dropna=False)
+    return [_configuration(runs, keys, decided, beside.get(text(_case_of(runs)), "")) for _, runs in groups]
 
 
 def identity(summary: pd.DataFrame) -> list[str]:
@@ -152,8 +154,31 @@ def _decided(summary: pd.DataFrame) -> tuple[str, ...]:
     return (PRESET, *(column for column in found if counts[column] == 1))
 
 
-def _configuration(runs: pd.DataFrame, keys: list[str], decided: Sequence[str]) -> Configuration:
+def _compared_beside(summary: pd.DataFrame) -> dict[str, str]:
+    """Of each case with one cache policy, the kind of the policies beside it that it compares: several of one kind.
+
+    Batchers are compared as presets are: as wholes, by their names.
+    """
+    if PRESET in summary or KNOWS not in summary:
+        return {}
+    found = {}
+    for case, runs in summary.groupby(CASE, dropna=False) if CASE in summary else (("", summary),):
+        several = [kind for kind in BESIDE if kind in runs and runs[kind].nunique() > 1]
+        if several == ["batch"] and not any(runs[column].nunique() > 1 for column in OF_CACHE if column in runs):
+            found[text(case)] = several[0]
+    return found
+
+
+def _case_of(runs: pd.DataFrame) -> Any:
+    return runs[CASE].iloc[0] if CASE in runs else ""
+
+
+def _configuration(runs: pd.DataFrame, keys: list[str], decided: Sequence[str], beside: str) -> Configuration:
     row = {key: text(runs[key].iloc[0]) for key in keys}
+    name = row.get(PRESET, "")
+    if beside:
+        decided = (*decided, beside, f"{beside}.label")
+        name, row["level"] = row.get(f"{beside}.label") or row[beside], row[KNOWS]
     group = tuple((key, row[key]) for key in keys if key not in decided and _compares(key, row))
     return Configuration(
         group=group,
@@ -164,7 +189,7 @@ def _configuration(runs: pd.DataFrame, keys: list[str], decided: Sequence[str]) 
         scope=row.get("scope", ""),
         oracle=row.get("oracle", ""),
         options=tuple(filter(None, [row.get("unknown", "").replace("farthest", "")])),
-        preset=row.get(PRESET, ""),
+        preset=name,
         runs=runs.sort_values("replication", kind="stable") if "replication" in runs else runs,
     )
 

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 FIRST_COUNTER = "steps"
 CASE = "case"
-POLICY = ("cache", "level", "horizon", "unknown", "scope", "oracle")
+KNOWS = "knows"
+OF_CACHE = ("cache", "level", "horizon", "unknown")
+POLICY = (*OF_CACHE, "scope", "oracle", KNOWS)
 PRESET = "preset"
 BESIDE = ("prefetch", "batch", "miss")  # policies beside the cache's
 PER_RUN = ("run", "replication")

@@ -16,6 +16,7 @@ from moesim.analysis.layout import DOT, wrapped
 
 LETTERS = 11.5  # of a title, in an inch
 INTERVALS = ", with 95 % intervals (long ones are cut at the frame)"
+BANDS = ", with 95 % intervals as bands"
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -47,6 +48,13 @@ def intervals(panel: Axes, places: list[float], found: list[Interval], **style: 
     if found:
         limits = np.array([[i.value - i.low, i.high - i.value] if i.bounded else [0, 0] for i in found]).T
         panel.errorbar(places, [i.value for i in found], yerr=limits, elinewidth=0.8, linewidth=1.4, **style)
+
+
+def band(panel: Axes, places: list[float], found: list[Interval], **style: Any) -> None:
+    """A line through points whose intervals are a band, as wide as they are."""
+    (line,) = panel.plot(places, [i.value for i in found], linewidth=1.4, **style)
+    limits = np.array([[i.low, i.high] if i.bounded else [i.value, i.value] for i in found]).T
+    panel.fill_between(places, *limits, color=line.get_color(), alpha=0.15, linewidth=0)
 
 
 def bound(panel: Axes, values: dict[float, float], name: str, dashes: Any) -> None:

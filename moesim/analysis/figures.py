@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 MISSES, TIME = MEASURES["misses"], MEASURES["time"]
 LETTER, LEGEND = 0.078, 1.8  # inches of a letter of a name, and of the legend
+MOST_SIZES = 6  # that have bars beside each other
 SCOPES = {"layer": "one cache per layer", "global": "one cache for all layers"}
 BOUNDS = {
     "bound_transfer_ns_per_output_token": ("transfer bound (MIN)", (0, (4, 1, 1, 1))),
@@ -84,7 +85,8 @@ def where_time_goes(configurations: Sequence[Configuration], title: str) -> Figu
     if not parts:
         return None
     sizes, unit = sizes_of(shown)
-    columns = sorted(set(sizes.values()))
+    everything = sorted(set(sizes.values()))
+    columns = _some(everything)
     names = list(dict.fromkeys(_bar_name(c) for scope in scopes_of(shown) for c in shown if c.scope == scope))
     room = LETTER * max(map(len, names)) + LEGEND
     figure, panels = drawing.panels_of(1, len(columns), (2.2, 0.6 + 0.24 * len(names)), room, sharey="all")
@@ -99,7 +101,14 @@ def where_time_goes(configurations: Sequence[Configuration], title: str) -> Figu
     panels[0, 0].set_yticks(range(len(names)), names)
     panels[0, 0].set_ylim(len(names) - 0.4, -0.6)
     line = "; right of the dotted line: what missing experts cost" if resident_line else ""
-    return drawing.finish(figure, panels, (title, f"where a step's time goes{line}"), configurations, bars="")
+    some = f", {len(columns)} of {len(everything)} sizes" if len(columns) < len(everything) else ""
+    return drawing.finish(figure, panels, (title, f"where a step's time goes{some}{line}"), configurations, bars="")
+
+
+def _some(sizes: Sequence[float]) -> list[float]:
+    """At most MOST_SIZES of them, evenly chosen with the first and the last."""
+    most = min(len(sizes), MOST_SIZES)
+    return [sizes[round(place)] for place in np.linspace(0, len(sizes) - 1, most)]
 
 
 def _draw_bars(panel: Axes, rows: dict[int, Configuration], parts: Sequence[str]) -> None:

@@ -35,13 +35,13 @@ def distinctions(key: Set, keys: Iterable[Set]) -> list[str]:
     """In words what tells a set from all others: its case, then each value that the sets of its case differ in."""
     mine, case = dict(key), [dict(other) for other in keys if _case(other) == _case(key)]
     differing = [k for k in _columns(key) if len({other.get(k) for other in case}) > 1]
-    return [*filter(None, [_case(key)]), *(_words(k, mine[k]) for k in differing if mine[k])]
+    return [*filter(None, [_case(key)]), *(in_words(k, mine[k]) for k in differing if mine[k])]
 
 
 def heading(key: Set, keys: Sequence[Set]) -> list[str]:
     """Its distinctions, and each value that is not the usual one; read with `usual` it says everything."""
     mine, common = dict(key), usual(keys)
-    strange = [_words(k, mine[k]) for k in _columns(key) if mine[k] and mine[k] != common.get(k)]
+    strange = [in_words(k, mine[k]) for k in _columns(key) if mine[k] and mine[k] != common.get(k)]
     named = distinctions(key, keys)
     return [*named, *(words for words in strange if words not in named)]
 
@@ -58,7 +58,7 @@ def usual(keys: Sequence[Set]) -> dict[str, str]:
 
 def usual_words(keys: Sequence[Set]) -> str:
     """The usual values, for a note below; blank where there are none."""
-    named = [_words(k, value) for k, value in usual(keys).items() if value]
+    named = [in_words(k, value) for k, value in usual(keys).items() if value]
     return f"where nothing else is said: {', '.join(named)}" if named else ""
 
 
@@ -72,7 +72,8 @@ def _columns(key: Set) -> list[str]:
     return [k for k in names if k != CASE and not (k.endswith(".label") and k.removesuffix(".label") in names)]
 
 
-def _words(column: str, value: str) -> str:
+def in_words(column: str, value: str) -> str:
+    """A column and its value, as titles have them."""
     if column == BUDGET:
         return f"GPU memory {float(value) / 1e9:.3g} GB"
     return f"{column.removesuffix('.label').split('.')[-1].replace('_', ' ')} {value}"

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from moesim.analysis import figures, horizon, largest, latency, overview, ranking
+from moesim.analysis import figures, horizon, largest, latency, overview, ranking, splits
 from moesim.analysis.configurations import Configuration, read, summary_of
 from moesim.analysis.layout import DOT
 from moesim.analysis.naming import Set, distinctions, heading, sets
@@ -58,6 +58,7 @@ def _figures(configurations: Sequence[Configuration]) -> Iterator[Drawn]:
     found = sets(by_themselves(configurations))
     if len(found) > 1:
         yield across(found)
+    yield from along_memory(found)
     for key, members in found.items():
         yield from of_set(key, list(found), members)
 
@@ -80,6 +81,12 @@ def across(found: dict[Set, list[Configuration]]) -> Drawn:
     return "cases", overview.across_sets(by_title), "no time of a history policy, of another or of an oracle"
 
 
+def along_memory(found: dict[Set, list[Configuration]]) -> Iterator[Drawn]:
+    """The figures against sizes of memory, with all sets that have them."""
+    for axis, drawn in splits.against_memory([c for members in found.values() for c in members]):
+        yield axis, drawn, ""
+
+
 def of_set(key: Set, keys: Sequence[Set], members: Sequence[Configuration]) -> Iterator[Drawn]:
     """The figures of one of several sets."""
     name, title = _names(key, keys)
@@ -87,7 +94,8 @@ def of_set(key: Set, keys: Sequence[Set], members: Sequence[Configuration]) -> I
         yield f"{name}-ranking", ranking.ranking(members, title), "no presets"
         yield f"{name}-time", figures.where_time_goes(members, title), "no parts of a step's time"
         return
-    yield f"{name}-slots", figures.against_slots(members, title), "the cache has one size only"
+    if not splits.axes_of(members):  # where it has that figure, the cache's size is not all that changes
+        yield f"{name}-slots", figures.against_slots(members, title), "the cache has one size only"
     yield f"{name}-horizon", horizon.against_horizon(members, title), "no gap captured at two horizons or more"
     yield f"{name}-time", figures.where_time_goes(members, title), "no parts of a step's time"
 

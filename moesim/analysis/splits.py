@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from moesim.analysis import compare, drawing, palette
 from moesim.analysis.configurations import BUDGET, TIME, Configuration, best, size_text, text
@@ -121,18 +121,19 @@ def _draw_panel(panel: Axes, here: Sequence[Configuration], everyone: Sequence[C
         panel.set_xlabel(f"{_name(axis)}\nfastest: {_place(first, axis):g} ({size_text(first)})", fontsize=8)
 
 
-def _draw_line(panel: Axes, points: Sequence[Configuration], axis: str, name: str, style: dict[str, object]) -> None:
+def _draw_line(panel: Axes, points: Sequence[Configuration], axis: str, name: str, style: dict[str, Any]) -> None:
     places = [_place(c, axis) for c in points]
     means = [compare.mean(c.values(TIME) * 1e-6) for c in points]
     drawing.band(panel, places, means, label=name, **style)
     top = best(points, TIME)
     if top is None:
         return
-    marker = {"color": style["color"], "marker": style["marker"], "linestyle": "none"}
+    marker: dict[str, Any] = {"color": style["color"], "marker": style["marker"], "linestyle": "none"}
     for c, place, mean in zip(points, places, means, strict=True):
-        worse = compare.difference(*paired((c, top), TIME))
+        ours, least = paired((c, top), TIME)
+        worse = compare.difference(ours, least)
         shown = worse.excludes(0) and worse.value > 0
         panel.plot([place], [mean.value], markersize=5, markerfacecolor="white" if shown else None, **marker)
     at = points.index(top)
-    ring = {"color": style["color"], "marker": "o", "fillstyle": "none", "linestyle": "none"}
+    ring: dict[str, Any] = {"color": style["color"], "marker": "o", "fillstyle": "none", "linestyle": "none"}
     panel.plot([places[at]], [means[at].value], markersize=13, **ring)

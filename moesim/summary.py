@@ -56,12 +56,14 @@ def preset_of(run: Run) -> str:
 
 
 def _known(run: Run, result: RunResult, named: bool) -> Row:
-    from moesim.analysis.metrics import summarize
+    from moesim.analysis.metrics import kv_used, summarize
 
     labels = dict(result.labels)
     known = {**_identity(run, named), "oracle": labels.pop("oracle", ""), **result.counters}
     known |= summarize(result.counters, result.requests, result.tokens, run.config.objective) | result.found
     known |= dict.fromkeys(unmeasured(known), math.nan)
+    if "kv_blocks" in known:
+        known |= kv_used(result.counters, known["kv_blocks"])
     return known | {f"label_{name}": text for name, text in labels.items()}
 
 

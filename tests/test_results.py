@@ -217,12 +217,14 @@ def test_kv_memory_is_in_the_summary(tmp_path: Path) -> None:
     assert summary["label_memory"][0] == (
         f"GPU memory {gpu:,} bytes: {part} (staging 0), KV {kv * block:,} ({kv} blocks of {block:,}); left 0"
     )
+    used = summary["kv_blocks_used"] / summary["steps"] / summary["kv_blocks"]
+    assert summary["kv_share_used"].tolist() == pytest.approx(used.tolist()) and used.between(0.001, 1).all()
     for column in ("kv_blocks_used", "kv_blocks_peak", "preemptions_swap", "swap_out_bytes", "kv_stall_ns"):
         assert column in summary
     assert (found.requests["preemptions"] >= 0).all()
 
 
 def test_without_a_limit_nothing_is_said_of_kv_memory_but_that(results: Results) -> None:
-    assert not [c for c in results.summary if "kv_b" in c or "preempt" in c or c == "gpu_bytes"]
+    assert not [c for c in results.summary if c.startswith(("kv_b", "kv_share")) or "preempt" in c or c == "gpu_bytes"]
     assert set(results.summary["label_kv"]) == {"KV memory: no limit"}
     assert (results.summary["kv_stall_ns"] == 0).all()

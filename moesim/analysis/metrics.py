@@ -108,6 +108,11 @@ def throughput(counters: Mapping[str, int], finished: Mapping[str, Any]) -> dict
     }
 
 
+def kv_used(counters: Mapping[str, int], blocks: int) -> dict[str, float]:
+    """Mean share of the `blocks` of KV memory that are held when a step starts."""
+    return {"kv_share_used": ratio(counters.get("kv_blocks_used", 0), blocks * counters["steps"])}
+
+
 def degraded(counters: Mapping[str, int]) -> dict[str, float]:
     """Shares of tokens (by key) and of gate weight that got less than their expert in full: smaller copies, skips."""
     layers = ratio(counters["layer_events"], counters["steps"])

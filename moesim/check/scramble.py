@@ -98,7 +98,7 @@ class Scripted(Workload):
 
     def __init__(self, world: World, made: RoutingTrace) -> None:
         self.world, self.trace = world, made
-        self.requests, self.sequences = [], []
+        self.requests, self.sequences, self.cluster = [], [], 0
 
     def _draw(self) -> None:
         number, world = len(self.requests), self.world
@@ -284,8 +284,10 @@ def _progress(server: FreeServer, step: int) -> tuple[dict[int, int], dict[int, 
             visible[r] = visible[r] + 1 if r in visible else server.workload[r].prompt
         if number < step:
             for part in frame.work.parts:
-                reached[part.request] = part.start + part.tokens
-                if reached[part.request] >= server.workload[part.request].prompt:
+                before, end = reached.get(part.request, 0), part.start + part.tokens
+                reached[part.request] = max(before, end)
+                # What was preempted runs again, and yields a token only where it gets farther than it was.
+                if end > before and end >= server.workload[part.request].prompt:
                     sampled[part.request] = sampled.get(part.request, 0) + 1
     return reached, sampled, visible
 

@@ -71,6 +71,12 @@ class Budget:
         """What nobody has; below 0 if the parts do not fit."""
         return (self.gpu or 0) - self.static - self.workspace - self.experts - self.kv
 
+    def verify(self, experts: int, blocks: int) -> None:
+        """Whether so many bytes of experts, staging included, and blocks fit (`--check`); raises AssertionError."""
+        total = self.static + self.workspace + experts + blocks * self.block_bytes
+        if self.gpu is not None and total > self.gpu:
+            raise AssertionError(f"{experts:,} bytes of experts and {blocks:,} KV blocks are there: {total:,}, of {self}")
+
     def __str__(self) -> str:
         """All of it, as in `24,000,000,000 bytes: static weights 876,..., workspace 0, experts ...`."""
         kv = "" if self.blocks is None else f", KV {self.kv:,} ({self.blocks:,} blocks of {self.block_bytes:,})"

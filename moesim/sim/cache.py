@@ -311,6 +311,12 @@ class ExpertCache:
         if count.demand_loads + count.prefetch_loads - count.evictions != there:
             raise AssertionError(f"{count} do not balance: {there} keys more than at first are there")
 
+    @property
+    def taken_bytes(self) -> int:
+        """Bytes that keys hold in pools and, as whole slots, in staging."""
+        slots = len(self.staged) + len(self.dying.get(STAGING, ()))
+        return sum(self.used_bytes) + slots * max(self.sizes)
+
     def verify(self) -> None:
         """Conservation at this instant (`--check`); raises AssertionError with the numbers."""
         held = [sum(self.dying.get(pool, ())) for pool in range(len(self.capacity))]

@@ -11,6 +11,7 @@ import simpy
 
 from moesim import policy
 from moesim.experiment import Experiment
+from moesim.hardware.budget import budget
 from moesim.policy import BatchPolicy, Limits
 from moesim.sim.compiled import Compiled
 from moesim.sim.engine import StepCosts
@@ -61,6 +62,7 @@ class Server:
         else:
             self.blocks = Blocks(kv, kv.block_tokens * inputs.shape.kv_bytes_per_token)
             self.scheduler = PagedScheduler(made, self.limits, self.blocks, again_of(workload, self.trace))
+        self.budget = budget(config.memory, setup.engine.keys, inputs.shape)
         self.log = StepLog()
         self.router_free = self.arrived = 0
         self.rows: list[int] = []
@@ -129,6 +131,8 @@ class Server:
             work.costs = work.costs or self.costs_of(work, sampled, continuing)
             end = self.setup.engine.run(step, work, work.costs, start, [later(kind) for kind in kinds])
             self.log.add(self._row(step, start, end, work))
+            if self.setup.engine.check:
+                self.budget.verify(self.setup.cache.taken_bytes, self.log.kv[-1][0] if self.log.kv else 0)
         if step % 100 == 99:
             self.progress(step + 1)
         return end

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moesim.check.toy import ToyCosts, ToyLink, as_requests, run
+from moesim.check.toy import ToyCosts, ToyLink, as_requests, run, shape
 from moesim.experiment import KVMemory
 from moesim.policy import Queued, names
 from moesim.sim import RunResult
@@ -401,3 +402,15 @@ def test_the_check_notices_what_is_broken(owner: Any, name: str, broken: Any, mo
     monkeypatch.setattr(owner, name, broken)
     with pytest.raises(AssertionError, match="KV blocks"):
         run(alike((2, 5), (2, 5), (2, 5)), memory=memory(6), **all_at_once(3))
+
+
+@pytest.mark.parametrize("schedule", ["free", "frozen"])
+def test_the_check_adds_up_the_budget(schedule: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three experts, one of them in staging, and six blocks of 8 bytes fit; pools that hold more than they should do not."""
+    sequences = as_requests([([0, 1, 2], [3, 2, 1])] * 2)
+    gpu = shape().static_bytes + 3000 + 48
+    sizes = {**memory(6), "staging": 1, "scope": "global", "gpu": gpu, "slots": None, "bytes": 3000}
+    run(sequences, memory=sizes, schedule=schedule, **all_at_once(2))
+    monkeypatch.setattr(import_module("moesim.sim.setup"), "pools", lambda memory, keys: [(range(keys.count), 4000)])
+    with pytest.raises(AssertionError, match=r"4,000 bytes of experts and [1-6] KV blocks are there: [\d,]+, of"):
+        run(sequences, memory=sizes, schedule=schedule, **all_at_once(2))

@@ -116,6 +116,21 @@ def test_prefetchers_on_a_frozen_schedule(variant: Variant) -> None:
     assert differences(level_of("prefetch", variant), prefetch=spec(variant), schedule="frozen") == []
 
 
+@pytest.mark.parametrize("schedule", ["free", "frozen"])
+@pytest.mark.parametrize("preempt", ["recompute", "swap"])
+def test_where_kv_memory_is_short(preempt: str, schedule: str) -> None:
+    """Who is let in and who is preempted depends on nothing that is not there yet, and hides nothing that was."""
+    memory = {"slots": 2, "kv": {"blocks": 8, "block_tokens": 2, "watermark": 0.0, "preempt": preempt}}
+    rest = {"memory": memory, "schedule": schedule}
+    for level in ("step", "queue"):
+        cache = {"name": "lookahead", "level": level, "unknown": "persist"}
+        assert differences(level, cache=cache, prefetch="step-ahead", **rest) == []
+    for batch in ("first-come", "prefill-first", "chunked-prefill"):
+        assert differences("history", batch=batch, **rest) == []
+    servers = [observe(draw_world(random.Random(f"{n}/decoupled"), "decoupled"), **rest).server for n in range(4)]
+    assert sum(r.preemptions for server in servers if server for r in server.workload.requests) > 0
+
+
 # ---- the test itself: whoever looks where its level does not is found, and nobody else
 
 KINDS: dict[str, Any] = {

@@ -75,7 +75,8 @@ class Budget:
         """Whether so many bytes of experts, staging included, and blocks fit (`--check`); raises AssertionError."""
         total = self.static + self.workspace + experts + blocks * self.block_bytes
         if self.gpu is not None and total > self.gpu:
-            raise AssertionError(f"{experts:,} bytes of experts and {blocks:,} KV blocks are there: {total:,}, of {self}")
+            held = f"{experts:,} bytes of experts and {blocks:,} KV blocks are there"
+            raise AssertionError(f"{held}: {total:,}, of {self}")
 
     def __str__(self) -> str:
         """All of it, as in `24,000,000,000 bytes: static weights 876,..., workspace 0, experts ...`."""

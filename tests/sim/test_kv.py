@@ -406,7 +406,7 @@ def test_the_check_notices_what_is_broken(owner: Any, name: str, broken: Any, mo
 
 @pytest.mark.parametrize("schedule", ["free", "frozen"])
 def test_the_check_adds_up_the_budget(schedule: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Three experts, one of them in staging, and six blocks of 8 bytes fit; pools that hold more than they should do not."""
+    """Three experts, one of them in staging, and six blocks of 8 bytes fit; pools that hold more do not."""
     sequences = as_requests([([0, 1, 2], [3, 2, 1])] * 2)
     gpu = shape().static_bytes + 3000 + 48
     sizes = {**memory(6), "staging": 1, "scope": "global", "gpu": gpu, "slots": None, "bytes": 3000}

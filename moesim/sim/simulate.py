@@ -17,9 +17,10 @@ from moesim.sim.bounds import min_misses
 from moesim.sim.compiled import compiled_steps
 from moesim.sim.inputs import traffic_label
 from moesim.sim.log import requests_table
+from moesim.sim.replayed import ReplayServer
 from moesim.sim.result import RunResult
 from moesim.sim.schedule import Schedule
-from moesim.sim.server import FreeServer, ReplayServer, Server
+from moesim.sim.server import FreeServer, Server
 from moesim.sim.setup import MAKERS, Inputs, set_up, settle
 from moesim.sim.watch import Watch
 from moesim.sim.watched import Watched

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 import numpy as np
@@ -85,11 +85,9 @@ class Scheduler:
     def take(self, parts: Sequence[Part], shown: Sequence[Queued]) -> tuple[Part, ...]:
         """These parts run now: advance their requests, age the others that were shown."""
         queue = self.queue
-        chosen = set()
         for request, _, tokens, _ in parts:
             queued = queue[request]
             waited = self._turns(queued)
-            chosen.add(request)
             if queued.known == tokens:
                 del queue[request]
             begins = not self.policy.admitted(queued)
@@ -97,12 +95,16 @@ class Scheduler:
             self.ahead += self._turns(queued) - waited
             if begins and queued.known:
                 self._admitted_in_place(request)
-        for queued in shown:
-            if queued.request not in chosen:
-                queued.skipped += 1
-                if queued.skipped > self.longest_pass_over and self.policy.admitted(queued):
-                    self.longest_pass_over = queued.skipped
+        if len(parts) < len(shown):
+            chosen = {part.request for part in parts}
+            self._age(queued for queued in shown if queued.request not in chosen)
         return tuple(parts)
+
+    def _age(self, passed_over: Iterable[Queued]) -> None:
+        for queued in passed_over:
+            queued.skipped += 1
+            if queued.skipped > self.longest_pass_over and self.policy.admitted(queued):
+                self.longest_pass_over = queued.skipped
 
     def _join(self, queued: Queued) -> None:
         """At the end of the queue."""

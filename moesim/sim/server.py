@@ -125,7 +125,7 @@ class Server:
             known = later(kinds[0]) if missing and compiled.foresees else None
             end = compiled.run(step, start, sampled, continuing, known)
             self.log.add(compiled.book)
-            if self.setup.link.busy_ns:
+            if self.blocks is not None:
                 self.log.add_link_busy(self.setup.link.busy_ns)
         else:
             work.costs = work.costs or self.costs_of(work, sampled, continuing)
@@ -214,7 +214,7 @@ class FreeServer(Server):
         """Until every request that counts has left or the steps are used up."""
         self.env.process(self._arrivals())
         for step in range(self.config.steps):
-            if self._over():
+            if self.left >= self.awaited and self._over():
                 return
             self._reach(self.now)
             while not self.scheduler.ready():

@@ -9,6 +9,8 @@ import pytest
 
 from moesim.analysis import plots, splits
 from moesim.analysis.configurations import read
+from moesim.analysis.naming import sets
+from moesim.analysis.report import pictures
 
 GB = 10**9
 SHARES = (0.2, 0.4, 0.6)
@@ -127,3 +129,9 @@ def test_of_many_sizes_only_some_have_bars() -> None:
     titles = [panel.get_title() for panel in figure.axes]
     assert titles == ["0.05 GB", "0.15 GB", "0.25 GB", "0.35 GB", "0.45 GB", "0.55 GB"]
     assert "6 of 11 sizes" in figure.get_suptitle()
+
+
+def test_a_report_has_it() -> None:
+    found = read(frame([row for share in SHARES for row in split(share)]))
+    (shown,) = pictures.along_memory(sets(found))
+    assert "time against KV share" in str(shown) and "<svg" in str(shown)

@@ -50,6 +50,8 @@ def _parts(configurations: Sequence[Configuration], found: dict[Set, list[Config
         sections["overview"] = ("Overview", [table, *filter(None, [pictures.across(one_load)])])
     if over_loads := pictures.over_loads(configurations):
         sections["loads"] = ("Over the load", over_loads)
+    if along_memory := pictures.along_memory(alone):
+        sections["memory"] = ("Over memory", along_memory)
     for number, (key, members) in enumerate(found.items(), 1):
         name = titles[key] or "Policies"
         drawn = pictures.of_set(key, list(found), members) if key in alone else []

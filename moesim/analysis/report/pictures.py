@@ -52,6 +52,11 @@ def over_loads(configurations: Sequence[Configuration]) -> list[Html]:
     return list(_drawn(plots.over_loads(configurations), titled=True))
 
 
+def along_memory(found: dict[Set, list[Configuration]]) -> list[Html]:
+    """The figures against sizes of memory."""
+    return list(_drawn(plots.along_memory(found), titled=True))
+
+
 def of_set(key: Set, keys: Sequence[Set], members: Sequence[Configuration]) -> list[Html]:
     """The figures of one set."""
     return list(_drawn(plots.of_set(key, keys, members)))

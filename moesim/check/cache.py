@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy as np
 from moesim.check.broken import Broken, Calls, require
 from moesim.check.drive import Drive
 from moesim.policy import FAR, CachePolicy, Pool, View
+from moesim.policy.cache import wants_users
 from moesim.sim.cache import Either
 
 POOL = range(40, 52)
@@ -28,6 +29,14 @@ class Careful(CachePolicy):
 
     def start(self, pool: Pool, view: View) -> None:
         self.calls(self.made.start, pool, view)
+
+    def used_by(self, requests: Mapping[int, Sequence[int]]) -> None:
+        if wants_users(self.made):
+            self.calls(self.made.used_by, requests)
+
+    def ended(self, requests: Sequence[int]) -> None:
+        if wants_users(self.made):
+            self.calls(self.made.ended, requests)
 
     def used(self, keys: Sequence[int]) -> None:
         self.calls(self.made.used, keys)

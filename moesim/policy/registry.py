@@ -120,8 +120,12 @@ def _load(module_name: str, path: Path) -> Any:
 
 
 def make(kind: str, spec: Spec, base: Path | str = ".") -> Policy:
-    """A fresh policy object with the parameters of `spec`."""
+    """A fresh policy object with the parameters of `spec`. InputError names all of them that it does not have."""
     cls = find(kind, spec.name, base)
+    taken = inspect.signature(cls).parameters
+    takes_all = any(p.kind is p.VAR_KEYWORD for p in taken.values())
+    if not takes_all and (wrong := [p for p in spec.params if p not in taken]):
+        raise InputError([Problem("", f"{kind} policy {spec.name!r}: {unknown('parameter', p, taken)}") for p in wrong])
     try:
         return cls(**spec.params)
     except (TypeError, ValueError) as error:
@@ -166,5 +170,12 @@ def _level(cls: type[Policy], params: dict[str, Any]) -> str:
 
 
 def _signature(cls: type[Policy]) -> str:
-    parameters = inspect.signature(cls).parameters.values()
-    return f"it takes {', '.join(map(str, parameters)) or 'no parameters'}"
+    """What it takes, with defaults as an experiment file has them."""
+    given = [f"{name}={_word(default)}" for name, default in parameters(cls).items()]
+    return f"it takes {', '.join(given) or 'no parameters'}"
+
+
+def _word(default: Any) -> str:
+    if default is inspect.Parameter.empty:
+        return "..."
+    return "null" if default is None else str(default).lower() if isinstance(default, bool) else str(default)

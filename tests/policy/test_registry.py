@@ -75,16 +75,22 @@ def test_a_wrong_name_names_what_exists_and_the_nearest() -> None:
 
 
 def test_a_wrong_parameter_lists_what_the_policy_takes() -> None:
-    (found,) = problems("cache", "lookahead", horizn=3)
-    assert "unexpected keyword argument 'horizn'" in found
-    assert "it takes level: 'str' = 'queue', horizon: 'int | None' = None, unknown: 'str' = 'farthest'" in found
-    assert problems("cache", "lru", depth=3)[0].endswith("it takes no parameters")
+    there = "There is: horizon, level, unknown"
+    assert problems("cache", "lookahead", horizn=3, depth=0) == [
+        f"cache policy 'lookahead': unknown parameter 'horizn'; did you mean 'horizon'? {there}",
+        f"cache policy 'lookahead': unknown parameter 'depth'. {there}",
+    ]
+    assert problems("cache", "lru", depth=3) == ["cache policy 'lru': unknown parameter 'depth'. There is: none"]
 
 
 def test_a_wrong_value_says_the_rule() -> None:
     assert "'lookahead': horizon -1 must be null or a whole number of layer events" in problems(
         "cache", "lookahead", horizon=-1
     )[0]  # fmt: skip
+
+
+    (found,) = problems("prefetch", "speculative", distance="far")
+    assert found.endswith("; it takes distance=1, width=0, cancel=true, latency_ns=0")
 
 
 def test_a_path_relative_to_the_experiment(mine: Path) -> None:

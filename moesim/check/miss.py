@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from moesim.check.broken import Calls, require
-from moesim.check.scramble import Run, draw_world, observe
+from moesim.check.recording import Run, observe
+from moesim.check.world import draw_world
 from moesim.policy import Handling, Missing, MissPolicy, Policy, View
 
 WORLDS = 3

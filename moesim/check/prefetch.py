@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from moesim.check.broken import Calls, require
-from moesim.check.scramble import EXPERTS, LAYERS, Run, draw_world, observe
+from moesim.check.recording import Run, observe
+from moesim.check.world import EXPERTS, LAYERS, draw_world
 from moesim.policy import Policy, PrefetchPolicy, View
 
 WORLDS = 3

@@ -13,6 +13,7 @@ from typing import Any, Protocol, TypeVar
 from moesim.errors import InputError, Problem, unknown
 from moesim.files import shipped
 from moesim.policy.base import KINDS, LEVELS, Policy
+from moesim.policy.declared import wrong
 
 P = TypeVar("P", bound=type[Policy])
 _registered: dict[tuple[str, str], type[Policy]] = {}
@@ -123,13 +124,19 @@ def make(kind: str, spec: Spec, base: Path | str = ".") -> Policy:
     """A fresh policy object with the parameters of `spec`. InputError names all of them that it does not have."""
     cls = find(kind, spec.name, base)
     taken = inspect.signature(cls).parameters
-    takes_all = any(p.kind is p.VAR_KEYWORD for p in taken.values())
-    if not takes_all and (wrong := [p for p in spec.params if p not in taken]):
-        raise InputError([Problem("", f"{kind} policy {spec.name!r}: {unknown('parameter', p, taken)}") for p in wrong])
+    strange = [name for name in spec.params if name not in taken]
+    if strange and not any(p.kind is p.VAR_KEYWORD for p in taken.values()):
+        named = f"{kind} policy {spec.name!r}"
+        raise InputError([Problem("", f"{named}: {unknown('parameter', name, taken)}") for name in strange])
     try:
-        return cls(**spec.params)
+        made = cls(**spec.params)
     except (TypeError, ValueError) as error:
         raise InputError(Problem("", f"{kind} policy {spec.name!r}: {error}; {_signature(cls)}")) from error
+    except Exception as error:
+        raise InputError(Problem("", f"{kind} policy {spec.name!r}: its __init__ raised {error!r}")) from error
+    if problems := wrong(made):
+        raise InputError([Problem("", f"{kind} policy {spec.name!r}: {text}") for text in problems])
+    return made
 
 
 def check(kind: str, spec: Spec, base: Path | str = ".") -> list[Problem]:
@@ -157,7 +164,7 @@ def levels(cls: type[Policy]) -> tuple[str, ...]:
     for level in LEVELS:
         try:
             found.append(cls(level=level).level)  # type: ignore[call-arg]
-        except (TypeError, ValueError):
+        except Exception:  # not a level of it; what else is wrong, `make` will say
             continue
     return tuple(dict.fromkeys(found)) or (cls.level,)
 
@@ -165,7 +172,7 @@ def levels(cls: type[Policy]) -> tuple[str, ...]:
 def _level(cls: type[Policy], params: dict[str, Any]) -> str:
     try:
         return cls(**params).level
-    except (TypeError, ValueError):  # it has parameters without a default
+    except Exception:  # it has parameters without a default, or its __init__ fails
         return cls.level
 
 

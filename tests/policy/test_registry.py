@@ -93,6 +93,32 @@ def test_a_wrong_value_says_the_rule() -> None:
     assert found.endswith("; it takes distance=1, width=0, cancel=true, latency_ns=0")
 
 
+@pytest.mark.parametrize(
+    ("kind", "said", "text"),
+    [
+        ("Prefetch", "cost_ns = -1000", "cost_ns -1000 must be a whole number of ns, 0 or more"),
+        ("Prefetch", "cost_ns = 0.5", "cost_ns 0.5 must be a whole number of ns, 0 or more"),
+        ("Prefetch", "level, reach = 'predicted', 9", "reach 9 must be a distance in layers, 1 to 3"),
+        ("Cache", "level = 'psychic'", "level 'psychic' must be one of history, layer, predicted, step, queue, oracle"),
+        ("Cache", "unknown = 'near'", "unknown 'near' must be farthest or persist"),
+        ("Miss", "small_ratio = 2.0", "small_ratio 2.0 must be null or a share above 0, up to 1"),
+        ("Miss", "unpack_ns = -1", "unpack_ns -1 must be a number of ns a byte, 0 or more"),
+    ],
+)
+def test_what_a_policy_says_of_itself_must_make_sense(tmp_path: Path, kind: str, said: str, text: str) -> None:
+    """A negative cost would give time back."""
+    path = tmp_path / "mine.py"
+    path.write_text(f"from moesim.policy import *\n\n\n@register('mine')\nclass Mine({kind}Policy):\n    {said}\n")
+    assert problems(kind.lower(), str(path)) == [f"{kind.lower()} policy {str(path)!r}: {text}"]
+
+
+def test_an_init_that_fails_is_bad_input(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(MINE.format(name="mine").replace("raise ValueError", "raise OSError").replace("< 0", "> 0"))
+    (found,) = problems("cache", str(path))
+    assert found == f"cache policy {str(path)!r}: its __init__ raised OSError('depth 3 must be 0 or more')"
+
+
 def test_a_path_relative_to_the_experiment(mine: Path) -> None:
     made = policy.make("cache", PolicySpec(name="mine.py", params={"depth": 5}), mine.parent)
     assert (made.name, type(made).__name__) == ("mine", "Mine")

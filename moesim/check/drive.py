@@ -17,10 +17,10 @@ from moesim.sim.cache import Either
 CHOICES = {
     "level": LEVELS,
     "unknown": ("farthest", "persist"),
-    "horizon": (None, 0, 3),
+    "horizon": (None, 3),
     "filing": ("span", "majority"),
     "patience": (0, 3, None),
-    "load": (0, 4.0),
+    "load": (4.0,),
     "layers": (None, 0, 1),
     "bypass": (True, False),
     "order": ("first", "farthest"),

@@ -80,6 +80,7 @@ class Scripted(Workload):
     def __init__(self, world: World, made: RoutingTrace) -> None:
         self.world, self.trace = world, made
         self.requests, self.sequences = [], []
+        self.cluster = 0
 
     def _draw(self) -> None:
         number, world = len(self.requests), self.world

@@ -325,7 +325,7 @@ def test_nobody_is_passed_over_more_often_than_the_bound(name: str, case: dict[s
             left[number] = case["outputs"]
             joins(number)
         fresh = {r for r, q in scheduler.queue.items() if not (q.position or q.decoding)}
-        parts = scheduler.form()
+        parts = scheduler.form() if scheduler.ready() else ()
         for request, queued in scheduler.queue.items():
             if request in fresh and queued.position:
                 joins(request)  # it has started: this is its place in the queue

@@ -135,7 +135,7 @@ def test_parameters_of_what_is_checked(tmp_path: Path) -> None:
     ("text", "says"),
     [
         ("class Broken(:", "this policy file does not load: SyntaxError"),
-        ("x = 1", "holds no registered policy: a subclass of"),
+        ("x = 1", "holds no policy: a subclass of"),
         (GOOD + GOOD.replace('"mine"', '"other"').replace("class Mine", "class Other"), "holds 2 registered batch"),
     ],
 )

@@ -145,10 +145,11 @@ def _mark(row: Row, winner: float | None) -> str:
 
 def _notes(found: dict[str, Any], rows: Sequence[Row], columns: Sequence[Column], same: bool, width: int) -> list[str]:
     notes = []
-    if any(row["oracle"] for row in rows):
+    oracles = any(row["oracle"] for row in rows)
+    if oracles:
         exact = found["equal_sizes"] or all(row["counted"] for row in rows)
         notes.append("! knows the future" + ("" if exact else " (no strict bound: keys differ in size)"))
-    notes.append("* the best of those that do not, and hold no more than the size")
+    notes.append(f"* the best of those that {'do not, and ' if oracles else ''}hold no more than the size")
     if any(row["peak"] > row["amount"] for row in rows):
         notes.append("+ held more than the size: a layer event's own keys are never cut (room: event)")
     if same:

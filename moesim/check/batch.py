@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from moesim.check.broken import Calls, require
+from moesim.check.broken import Calls, listed, require, whole
 from moesim.policy import BatchPolicy, Limits, Queued
 
 FIELDS = ("request", "position", "prompt_left", "known", "skipped")
@@ -39,7 +39,10 @@ def _routes(queued: Queued) -> tuple[int, ...] | None:
 def form(made: BatchPolicy, queue: list[Queued], limits: Limits, calls: Calls) -> Chosen:
     """One step of a policy, checked. `Broken` where it breaks a rule."""
     before = snapshot(queue)
-    chosen = list(calls(made.form, queue, limits))
+    chosen = listed(calls(made.form, queue, limits), calls, "(Queued, tokens) pairs")
+    for pair in chosen:
+        pairs = isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], Queued) and whole(pair[1])
+        require(pairs, calls, f"chose {pair!r}, which is no pair of a Queued and a number of its tokens")
     text = f"chose {[(q.request, n) for q, n in chosen]} of {[(q.request, q.known) for q in queue]}"
     require(snapshot(queue) == before, calls, "changed the queue, which it must not")
     require(bool(chosen), calls, "chose nothing although requests wait: no server would go on")
@@ -49,7 +52,7 @@ def form(made: BatchPolicy, queue: list[Queued], limits: Limits, calls: Calls) -
     require(len(chosen) <= limits.max_requests, calls, f"{text}: more than {limits.max_requests} requests")
     tokens = sum(n for _, n in chosen)
     require(tokens <= limits.max_tokens, calls, f"{text}: {tokens} tokens, more than {limits.max_tokens}")
-    again = list(calls(made.form, [q.copy() for q in queue], limits))
+    again = listed(calls(made.form, [q.copy() for q in queue], limits), calls, "(Queued, tokens) pairs")
     same = [(q.request, n) for q, n in again] == [(q.request, n) for q, n in chosen]
     require(same, calls, f"{text}, and then {[(q.request, n) for q, n in again]} of a copy: it must be a pure function")
     return chosen

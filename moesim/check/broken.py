@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from moesim.sim.cache import Either
 
 SHOWN = 3  # calls that a report names
@@ -41,6 +43,19 @@ class Calls:
         *before, call = self.last
         after = f", after {', '.join(before)}" if before else ""
         return Broken(f"call {self.count}, {call}: {what}{after}")
+
+
+def listed(answer: Any, calls: Calls, what: str) -> list[Any]:
+    """`answer` as a list; Broken where it is none."""
+    try:
+        return list(answer)
+    except TypeError:
+        raise calls.broken(f"answered {answer!r}, which is no list of {what}") from None
+
+
+def whole(value: Any) -> bool:
+    """Whether a value is a whole number, and no bool."""
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
 def require(holds: bool, calls: Calls, what: str) -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from moesim.check.broken import Broken, Calls, require
+from moesim.check.broken import Broken, Calls, require, whole
 from moesim.check.drive import Drive
 from moesim.policy import FAR, CachePolicy, Pool, View
+from moesim.policy.cache import wants_users
+from moesim.policy.rule import Rule, rule_of
 from moesim.sim.cache import Either
 
 POOL = range(40, 52)
@@ -28,6 +30,14 @@ class Careful(CachePolicy):
 
     def start(self, pool: Pool, view: View) -> None:
         self.calls(self.made.start, pool, view)
+
+    def used_by(self, requests: Mapping[int, Sequence[int]]) -> None:
+        if wants_users(self.made):
+            self.calls(self.made.used_by, requests)
+
+    def ended(self, requests: Sequence[int]) -> None:
+        if wants_users(self.made):
+            self.calls(self.made.ended, requests)
 
     def used(self, keys: Sequence[int]) -> None:
         self.calls(self.made.used, keys)
@@ -59,6 +69,7 @@ class Careful(CachePolicy):
         if victim is None:
             require(not free, self.calls, f"named no victim although {_keys(free)} may go")
         else:
+            require(whole(victim), self.calls, f"named {victim!r}, which is no key")
             require(victim in self.resident, self.calls, f"named {victim!r}, which is not there")
             require(victim in free, self.calls, f"named {victim!r}, which is barred")
         return victim
@@ -163,7 +174,68 @@ def equal_drives(make: Make) -> None:
             raise Broken(f"layer event {number + 1}: equal calls, other victims: {kept}; draw from pool.rng only")
 
 
-def memory(make: Make, slots: int, count: int = 50_000) -> int:
+class Ruled(CachePolicy):
+    """Stands between driver and policy: its victims must be those of the rule that it declares."""
+
+    def __init__(self, made: CachePolicy, rule: Rule) -> None:
+        self.made, self.rule, self.calls = made, rule, Calls()
+        self.clock = 0
+        self.uses: dict[int, int] = {}
+        self.stamp: dict[int, int] = {}
+        self.resident: set[int] = set()
+
+    def start(self, pool: Pool, view: View) -> None:
+        self.view = view
+        self.calls(self.made.start, pool, view)
+
+    def used(self, keys: Sequence[int]) -> None:
+        for key in keys:
+            self.uses[key] = self.uses.get(key, 0) + 1
+            self._stamp(key, self.rule.stamp == "use")
+        self.calls(self.made.used, keys)
+
+    def inserted(self, key: int, prefetched: bool) -> None:
+        self.resident.add(key)
+        self._stamp(key, prefetched or self.rule.stamp == "insertion")
+        self.calls(self.made.inserted, key, prefetched)
+
+    def evicted(self, key: int) -> None:
+        self.resident.remove(key)
+        self.calls(self.made.evicted, key)
+
+    def victim(self, barred: Container[int]) -> int | None:
+        free = [key for key in self.resident if key not in barred]
+        wanted = min(free, key=self._rank, default=None)
+        victim = self.calls(self.made.victim, barred)
+        require(victim == wanted, self.calls, f"named {victim!r}, and by {self.rule} it is {wanted!r}")
+        return wanted
+
+    def _stamp(self, key: int, now: bool) -> None:
+        self.clock += now
+        if now:
+            self.stamp[key] = self.clock
+
+    def _rank(self, key: int) -> tuple[int, int]:
+        by = 0
+        if self.rule.by == "uses":
+            by = self.uses.get(key, 0)
+        elif self.rule.by == "next_use":
+            ahead = int(self.view.next_uses[key])  # type: ignore[attr-defined]
+            limit = FAR if self.rule.horizon is None else self.view.event + self.rule.horizon + 1
+            by = -(ahead if ahead < limit else FAR)
+        return by, self.stamp[key]
+
+
+def keeps_its_rule(make: Make) -> None:
+    """A policy with a `rule` may be run compiled, by that alone: its methods must answer accordingly."""
+    for slots in (3, 6):
+        made = make()
+        rule = rule_of(made)
+        assert rule is not None
+        events(Drive(Ruled(made, rule), slots, POOL), random.Random(slots), 150, POOL)
+
+
+def memory(make: Make, slots: int, count: int = 20_000) -> int:
     """The most entries that the policy's state had in `count` events of two keys of 12; it must not grow with them."""
     made = make()
     drive, rng = Drive(made, slots, POOL), random.Random(1)

@@ -10,22 +10,23 @@ import numpy as np
 
 from moesim.check.broken import Broken
 from moesim.policy import FAR, LEVELS, CachePolicy, Pool, StepView, find, names
+from moesim.policy.cache import wants_users
 from moesim.policy.registry import parameters
 from moesim.sim.cache import Either
 
 CHOICES = {
     "level": LEVELS,
     "unknown": ("farthest", "persist"),
-    "horizon": (None, 0, 3),
+    "horizon": (None, 3),
     "filing": ("span", "majority"),
     "patience": (0, 3, None),
-    "load": (0, 4.0),
+    "load": (4.0,),
     "layers": (None, 0, 1),
     "bypass": (True, False),
     "order": ("first", "farthest"),
     "cost": ("one", "link"),
     "distance": (0.0, 0.5, 1, 2),
-    "reset": (None, 2),
+    "reset": (None, 2, "sequence"),
     "clear": (None, 2),
     "learn": (0, 20),
     "steps": (None, 1),
@@ -64,8 +65,11 @@ class Drive:
     """A pool of `slots` keys of 10 bytes; `uses` is what the policy's view shows as next uses.
 
     With `layers` the keys from 0 on belong to so many layers, and a step lasts as long as events are of later layers.
-    With `sizes` keys have these bytes.
+    With `sizes` keys have these bytes. Two or three requests use the keys in turn, each for nine steps; or all of
+    `requests` use every key, where these are given.
     """
+
+    requests: Sequence[int] = ()
 
     def __init__(
         self,
@@ -77,6 +81,7 @@ class Drive:
         sizes: Sequence[int] = (),
     ) -> None:
         self.policy, self.room = made, 10 * slots
+        self.tells = wants_users(made)
         self.sizes = sizes or [10] * (keys.stop + 8)
         self.uses = np.full(keys.stop + 8, FAR, dtype=np.int64)
         experts = keys.stop // layers if layers else keys.stop + 8
@@ -88,6 +93,8 @@ class Drive:
     def use(self, *keys: int) -> list[int]:
         """One layer event under demand loading; the keys that it pushed out, in order."""
         self.enter(keys[0] // self.view.experts)
+        if self.tells:
+            self.policy.used_by(self._users(keys))
         self.policy.used(keys)
         absent = [key for key in keys if key not in self.resident]
         out = []
@@ -97,7 +104,11 @@ class Drive:
 
     def enter(self, layer: int) -> None:
         """The view moves on to the next event of `layer`."""
-        self.view.step += layer <= self.view.layer
+        if layer <= self.view.layer:
+            self.view.step += 1
+            number, begins = divmod(self.view.step, 3)
+            if self.tells and not self.requests and not begins and number >= 3:
+                self.policy.ended([number - 3])
         self.view.layer = layer
 
     def prefetch(self, key: int, barred: Container[int] = ()) -> list[int]:
@@ -109,6 +120,11 @@ class Drive:
         self.uses[:] = FAR
         for key, event in uses.items():
             self.uses[int(key[1:])] = event
+
+    def _users(self, keys: Sequence[int]) -> dict[int, Sequence[int]]:
+        last = self.view.step // 3
+        first = max(last - 2, 0), max(last - 1, 0)
+        return {key: self.requests or range(first[place % 2], last + 1) for place, key in enumerate(keys)}
 
     def _insert(self, key: int, prefetched: bool, tiers: Sequence[Container[int]]) -> list[int]:
         out: list[int] = []

@@ -6,8 +6,9 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
-from moesim.check.broken import Calls, require
-from moesim.check.scramble import Run, draw_world, observe
+from moesim.check.broken import Calls, listed, require
+from moesim.check.recording import Run, observe
+from moesim.check.world import draw_world
 from moesim.policy import Handling, Missing, MissPolicy, Policy, View
 
 WORLDS = 3
@@ -32,7 +33,7 @@ class CarefulMiss(MissPolicy):
         return found
 
     def _decide(self, missing: Sequence[Missing]) -> list[Handling]:
-        found = list(self.calls(self.made.decide, missing))
+        found = listed(self.calls(self.made.decide, missing), self.calls, "answers")
         text = f"answered {_words(found)} for keys {', '.join(str(m.key) for m in missing)}"
         require(len(found) == len(missing), self.calls, f"{text}; one answer for each key is the rule")
         require(all(isinstance(answer, Handling) for answer in found), self.calls, f"{text}; answers are Handling")

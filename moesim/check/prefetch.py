@@ -6,10 +6,9 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
-from moesim.check.broken import Calls, require
-from moesim.check.scramble import EXPERTS, LAYERS, Run, draw_world, observe
+from moesim.check.broken import Calls, listed, require, whole
+from moesim.check.recording import Run, observe
+from moesim.check.world import EXPERTS, LAYERS, draw_world
 from moesim.policy import Policy, PrefetchPolicy, View
 
 WORLDS = 3
@@ -36,20 +35,20 @@ class CarefulPrefetch(PrefetchPolicy):
         return keys
 
     def _plan(self) -> list[int]:
-        keys = list(self.calls(self.made.plan))
+        keys = listed(self.calls(self.made.plan), self.calls, "keys")
         for key in keys:
             require(_is_key(key), self.calls, f"planned {key!r}, which is no key of 0 to {LAYERS * EXPERTS - 1}")
         require(len(set(keys)) == len(keys), self.calls, f"planned {keys}, which names a key twice")
         return [int(key) for key in keys]
 
     def cancel(self, moving: Sequence[int]) -> Sequence[int]:
-        keys = list(self.calls(self.made.cancel, moving))
+        keys = listed(self.calls(self.made.cancel, moving), self.calls, "keys")
         require(set(keys) <= set(moving), self.calls, f"gave up {keys}, and not all of them are under way")
         return keys
 
 
 def _is_key(key: Any) -> bool:
-    return isinstance(key, int | np.integer) and not isinstance(key, bool) and bool(0 <= key < LAYERS * EXPERTS)
+    return whole(key) and bool(0 <= key < LAYERS * EXPERTS)
 
 
 def plans(spec: dict[str, Any], router: str, **changes: Any) -> int:

@@ -16,6 +16,7 @@ from moesim.errors import InputError, Problem
 from moesim.experiment import PolicySpec
 from moesim.policy import LEVELS, BatchPolicy, CachePolicy, Policy
 from moesim.policy.registry import levels
+from moesim.policy.rule import rule_of
 
 BYPASS = {"slots": 1, "staging": 2, "scope": "global"}
 CHUNKS = {"chunk_bytes": 300}
@@ -94,6 +95,7 @@ def _cache(spec: PolicySpec, level: str) -> list[Check]:
         for number in slots:
             check(make, number)
 
+    ruled = [Check("answers by the rule that it declares", partial(cache.keeps_its_rule, make))]
     return [
         Check("names a key that is there and may go, if there is one", partial(all_slots, cache.victims, 1, 3, 6, 11)),
         Check("does so with keys of unequal sizes", partial(cache.unequal_sizes, make)),
@@ -103,6 +105,7 @@ def _cache(spec: PolicySpec, level: str) -> list[Check]:
         Check("changes nothing when it is asked", partial(cache.asking_changes_nothing, make)),
         Check("answers equal calls equally", partial(cache.equal_drives, make)),
         Check("keeps its memory flat", partial(all_slots, cache.memory, 5, 12)),
+        *(ruled if rule_of(make()) is not None else ()),
     ]
 
 

@@ -76,7 +76,7 @@ def show(
         if kind == PRESET:
             raise InputError(Problem("", unknown("preset", name, presets.names())))
         policies_too = [] if kind else presets.names()
-        cls = _find(name, kind, [*(n for k in KINDS for n in names(k) if kind in ("", k)), *policies_too])
+        cls = _find(name, kind, {*(n for k in KINDS for n in names(k) if kind in ("", k)), *policies_too})
         print(_policy_text(cls, as_json))
 
 
@@ -95,7 +95,7 @@ def check(
 
         _check_kind(kind, tuple(CONTRACTS))
         spec = _spec(name)
-        cls = _find(spec.name, kind, [n for k in KINDS for n in names(k) if kind in ("", k)])
+        cls = _find(spec.name, kind, {n for k in KINDS for n in names(k) if kind in ("", k)})
         make(cls.kind, spec)
         if not as_json:
             print(f"{cls.kind} policy {cls.name}" + f" ({spec.name})" * (spec.name != cls.name))
@@ -136,7 +136,7 @@ def _spec(text: str) -> PolicySpec:
         raise InputError(Problem("", f"{text!r}: {error.errors()[0]['msg']}")) from None
 
 
-def _find(name: str, kind: str, known: list[str]) -> Any:
+def _find(name: str, kind: str, known: set[str]) -> Any:
     """The class of a policy, whatever its kind where `kind` is ''. InputError where none or several fit."""
     from moesim.errors import InputError, Problem, unknown
     from moesim.policy import KINDS, find, names
@@ -172,7 +172,7 @@ def _in_file(path: str, kind: str) -> Any:
         raise InputError(Problem(path, f"holds a {kinds} policy; say which with --kind"))
     loading = [problem for problem in others if "does not load" in problem.text]
     several = [problem for problem in others if "holds 0" not in problem.text]
-    text = "holds no registered policy: a subclass of CachePolicy, PrefetchPolicy or BatchPolicy under @register(NAME)"
+    text = "holds no policy: a subclass of CachePolicy, PrefetchPolicy, BatchPolicy or MissPolicy under @register(NAME)"
     raise InputError(loading[:1] or several or [Problem(path, text)])
 
 

@@ -7,7 +7,7 @@ handed shows that and no more. Parameters are the keyword arguments of `__init__
 from __future__ import annotations
 
 import random
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, ClassVar
@@ -51,10 +51,11 @@ class Policy:
 class CachePolicy(Policy):
     """Which key to evict. One object manages one pool; keys of other pools are never named to it.
 
-    The order of calls in a layer event: `used` once with all its keys, then per missing key `admit` (if there are
-    staging slots), `victim` (until there is room), `evicted`, `inserted`. A key that is pushed out within its event and
-    needed again is `used` again. A prefetch calls `admit`, `victim`, `evicted` and `inserted` without `used`; one that
-    is cancelled is `evicted`.
+    The order of calls in a layer event: `used_by` and `used` once with all its keys, then per missing key `admit` (if
+    there are staging slots), `victim` (until there is room), `evicted`, `inserted`. A key that is pushed out within its
+    event and needed again is `used` again. A prefetch calls `admit`, `victim`, `evicted` and `inserted` without `used`;
+    one that is cancelled is `evicted`, though this policy chose no victim: who learns from its victims must tell the
+    two apart (policies/cache/arc.py remembers which keys it named).
     """
 
     kind: ClassVar[str] = "cache"
@@ -63,6 +64,12 @@ class CachePolicy(Policy):
         """Called once before anything else. `view` stays valid and always shows the present instant."""
         self.pool = pool
         self.view = view
+
+    def used_by(self, requests: Mapping[int, Sequence[int]]) -> None:
+        """Which requests use each key that `used` names next, by their numbers; only for policies that define this."""
+
+    def ended(self, requests: Sequence[int]) -> None:
+        """These requests have got their last token; called between steps, only for policies that define `used_by`."""
 
     def used(self, keys: Sequence[int]) -> None:
         """A layer event needs `keys`, ranked by position, then slot; absent ones are inserted in it, or bypass."""

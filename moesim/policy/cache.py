@@ -24,6 +24,11 @@ def layers_until(view: View, layer: int) -> int:
     return (layer - view.layer - 1) % view.layers + 1
 
 
+def wants_users(policy: CachePolicy) -> bool:
+    """Whether a policy defines `used_by`, and so has to be told which requests use a key."""
+    return type(policy).used_by is not CachePolicy.used_by
+
+
 def in_units(pool: Pool) -> tuple[int, dict[int, int]]:
     """Capacity and sizes in the largest unit that divides all sizes: keys, if these are of one size.
 

@@ -40,6 +40,9 @@ class Queued:
         self._routes = routes
         self._span: tuple[int, int] | None = None
 
+    def __repr__(self) -> str:
+        return f"Queued({self.request}, position={self.position}, known={self.known}, skipped={self.skipped})"
+
     @property
     def decoding(self) -> bool:
         return self.prompt_left == 0

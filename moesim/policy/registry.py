@@ -13,6 +13,7 @@ from typing import Any, Protocol, TypeVar
 from moesim.errors import InputError, Problem, unknown
 from moesim.files import shipped
 from moesim.policy.base import KINDS, LEVELS, Policy
+from moesim.policy.declared import wrong
 
 P = TypeVar("P", bound=type[Policy])
 _registered: dict[tuple[str, str], type[Policy]] = {}
@@ -120,12 +121,22 @@ def _load(module_name: str, path: Path) -> Any:
 
 
 def make(kind: str, spec: Spec, base: Path | str = ".") -> Policy:
-    """A fresh policy object with the parameters of `spec`."""
+    """A fresh policy object with the parameters of `spec`. InputError names all of them that it does not have."""
     cls = find(kind, spec.name, base)
+    taken = inspect.signature(cls).parameters
+    strange = [name for name in spec.params if name not in taken]
+    if strange and not any(p.kind is p.VAR_KEYWORD for p in taken.values()):
+        named = f"{kind} policy {spec.name!r}"
+        raise InputError([Problem("", f"{named}: {unknown('parameter', name, taken)}") for name in strange])
     try:
-        return cls(**spec.params)
+        made = cls(**spec.params)
     except (TypeError, ValueError) as error:
         raise InputError(Problem("", f"{kind} policy {spec.name!r}: {error}; {_signature(cls)}")) from error
+    except Exception as error:
+        raise InputError(Problem("", f"{kind} policy {spec.name!r}: its __init__ raised {error!r}")) from error
+    if problems := wrong(made):
+        raise InputError([Problem("", f"{kind} policy {spec.name!r}: {text}") for text in problems])
+    return made
 
 
 def check(kind: str, spec: Spec, base: Path | str = ".") -> list[Problem]:
@@ -153,7 +164,7 @@ def levels(cls: type[Policy]) -> tuple[str, ...]:
     for level in LEVELS:
         try:
             found.append(cls(level=level).level)  # type: ignore[call-arg]
-        except (TypeError, ValueError):
+        except Exception:  # not a level of it; what else is wrong, `make` will say
             continue
     return tuple(dict.fromkeys(found)) or (cls.level,)
 
@@ -161,10 +172,17 @@ def levels(cls: type[Policy]) -> tuple[str, ...]:
 def _level(cls: type[Policy], params: dict[str, Any]) -> str:
     try:
         return cls(**params).level
-    except (TypeError, ValueError):  # it has parameters without a default
+    except Exception:  # it has parameters without a default, or its __init__ fails
         return cls.level
 
 
 def _signature(cls: type[Policy]) -> str:
-    parameters = inspect.signature(cls).parameters.values()
-    return f"it takes {', '.join(map(str, parameters)) or 'no parameters'}"
+    """What it takes, with defaults as an experiment file has them."""
+    given = [f"{name}={_word(default)}" for name, default in parameters(cls).items()]
+    return f"it takes {', '.join(given) or 'no parameters'}"
+
+
+def _word(default: Any) -> str:
+    if default is inspect.Parameter.empty:
+        return "..."
+    return "null" if default is None else str(default).lower() if isinstance(default, bool) else str(default)

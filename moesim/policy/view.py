@@ -100,8 +100,9 @@ class StepView(LayerView):
         self, layers: int, experts: int, next_uses: np.ndarray, keys: Sequence[Sequence[int]] = ()
     ) -> None:
         super().__init__(layers, experts, keys)
-        self.next_uses = next_uses
+        self.next_uses = next_uses[:]
         """int64 [keys]: number of the layer event that uses the key next, after the present one; >= FAR if not shown"""
+        self.next_uses.flags.writeable = False
         self.upcoming: Sequence[Sequence[int]] = ((),) * layers
         """keys of each layer of this step, ranked"""
 

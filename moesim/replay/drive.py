@@ -10,6 +10,7 @@ import numpy as np
 
 from moesim.errors import InputError, Problem
 from moesim.policy import CachePolicy, Pool
+from moesim.policy.cache import wants_users
 from moesim.replay.kernels import Outcome
 from moesim.replay.sight import Sight
 from moesim.replay.stream import Stream
@@ -28,16 +29,17 @@ def drive(
 ) -> Outcome:
     """Replay the events of `pool`'s keys. Raises InputError where the policy names a victim that is not resident.
 
-    Per event: `used` with all keys, then for each missing one `admit` (with `bypass`), `victim` and `evicted` until
-    there is room (or no victim beside the event's own keys), `inserted`. Nothing else is said of a key that is not
-    admitted; it is barred in its event. What is
-    held beyond the capacity after that, because an earlier event's keys were too many, leaves too; and with `strict`
-    also keys of the event, where they alone exceed the capacity.
+    Per event: `used_by` (each sequence is a request, which has `ended` where the next one begins) and `used` with all
+    keys, then for each missing one `admit` (with `bypass`), `victim` and `evicted` until there is room (or no victim
+    beside the event's own keys), `inserted`. Nothing else is said of a key that is not admitted; it is barred in its
+    event. What is held beyond the capacity after that, because an earlier event's keys were too many, leaves too; and
+    with `strict` also keys of the event, where they alone exceed the capacity.
     """
     policy.start(Pool(pool, capacity, sizes, random.Random(seed)), sight.view)
     keys, hits = stream.keys.tolist(), bytearray(stream.accesses)
     resident: set[int] = set()
     used = peak = 0
+    tells, owners, request = wants_users(policy), stream.sequences, -1
 
     def evict(barred: Container[int]) -> bool:
         nonlocal used
@@ -55,6 +57,11 @@ def drive(
     for event, (start, stop) in enumerate(pairwise(stream.bounds.tolist())):
         own = keys[start:stop]
         sight.enter(event, own)
+        if tells:
+            before, request = request, int(owners[event])
+            if before not in (request, -1):
+                policy.ended([before])
+            policy.used_by(dict.fromkeys(own, (request,)))
         policy.used(own)
         missing = []
         for i, key in enumerate(own, start):

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from heapq import heappop, heappush, heapreplace
+from heapq import heapify, heappop, heappush, heapreplace
 from itertools import pairwise
 from typing import Any
 
@@ -33,6 +33,8 @@ class Outcome:
 
 Kernel = Callable[[Stream, Sequence[int], int, bool], Outcome]
 LOW = (1 << 40) - 1
+FRESH = 1000
+"""entries of a heap beyond twice those that count, after which it is cleared of stale ones"""
 
 
 def lru(stream: Stream, sizes: Sequence[int], capacity: int, strict: bool) -> Outcome:
@@ -161,6 +163,7 @@ def belady_loop(
     coming = [0] * len(sizes)  # minus the next access of a resident key, 0 if it is absent
     heap = [0]
     heap.clear()
+    most = FRESH
     used = peak = 0
     for event in range(len(bounds) - 1):
         start, stop = bounds[event], bounds[event + 1]
@@ -194,4 +197,8 @@ def belady_loop(
                 heappush(heap, after[i])
         if used > peak:
             peak = used
+        if len(heap) > most:  # hits leave stale entries at the bottom, where nothing drops them
+            heap = [entry for entry in heap if coming[keys[-entry] if -entry < count else -entry - count] == entry]
+            heapify(heap)
+            most = 2 * len(heap) + FRESH
     return peak

@@ -35,14 +35,14 @@ class Sight:
 class FarSight(Sight):
     """A view that shows next uses: those of the present step, or with `whole` all of them.
 
-    With `persist` a key that an output token uses is taken to be used again one step later.
+    With `persist` a key that an output token uses is taken to be used again one step later. `uses` is what the view
+    shows.
     """
 
-    def __init__(self, view: StepView, stream: Stream, whole: bool, persist: bool) -> None:
+    def __init__(self, view: StepView, uses: np.ndarray, stream: Stream, whole: bool, persist: bool) -> None:
         super().__init__(view, stream)
-        self.far = view
+        self.far, self.uses = view, uses
         self.stream, self.whole = stream, whole
-        self.uses = view.next_uses
         number = stream.numbers
         self._after = _next_numbers(stream)
         if not whole:
@@ -85,7 +85,7 @@ def sight_for(policy: CachePolicy, stream: Stream, experts: int, keys: int) -> S
         return Sight(NEAR_VIEWS[policy.level](layers, experts), stream)
     uses = np.full(keys, FAR, dtype=np.int64)
     view = FAR_VIEWS[policy.level](layers, experts, uses)
-    return FarSight(view, stream, policy.level == "oracle", policy.unknown == "persist")
+    return FarSight(view, uses, stream, policy.level == "oracle", policy.unknown == "persist")
 
 
 def _next_numbers(stream: Stream) -> np.ndarray:

@@ -15,7 +15,8 @@ from typing import Protocol
 import numpy as np
 
 from moesim.hardware.keys import Keys
-from moesim.policy import FAR, LayerView, PredictedView, PrefetchPolicy, StepView, View
+from moesim.policy import FAR, CachePolicy, LayerView, PredictedView, PrefetchPolicy, StepView, View
+from moesim.policy.cache import wants_users
 from moesim.sim.cache import ABSENT, FRESH, LOADING, RESIDENT, ExpertCache
 from moesim.sim.foresight import Foresight
 from moesim.sim.link import NEVER, Link
@@ -23,6 +24,7 @@ from moesim.sim.misses import Misses
 from moesim.sim.pattern import KEPT, Event, Events, Pattern, loads_of
 from moesim.sim.predictions import Predictions
 from moesim.sim.rows import StepRows
+from moesim.sim.users import Users
 from moesim.sim.work import LayerWork, Work
 
 PARTS = ("attention", "rest", "gate", "router", "experts", "host", "miss_stall", "late_stall", "cpu_stall")
@@ -97,6 +99,7 @@ class Engine:
         misses: Misses | None = None,
         predictions: Predictions | None = None,
         rows: StepRows | None = None,
+        users: Users | None = None,
         check: bool = False,
         direct: bool = False,
     ) -> None:
@@ -113,7 +116,9 @@ class Engine:
         self.predictions = predictions
         """there if some view shows them"""
         self.rows = rows
-        """there if misses or predictions read them"""
+        """there if misses, predictions or users read them"""
+        self.users = users
+        """there if some cache policy wants to know whom its keys serve"""
         self.check = check
         self.stream = self.host = 0
         self.parts = [0] * len(PARTS)
@@ -135,13 +140,26 @@ class Engine:
         self._near_views = [view for view in views if isinstance(view, LayerView)]
         self._far_views = [view for view in views if isinstance(view, StepView)]
         self._predicted_views = [view for view in views if isinstance(view, PredictedView)]
-        self._used = [cache.policies[cache.pool_of[row[0]]].used for row in keys.table]
+        at = enumerate(cache.policies[cache.pool_of[row[0]]] for row in keys.table)
+        self._used = [self._teller(layer, policy) for layer, policy in at]
         repeats = prefetcher is None and expert_start != "index" and keys.equal and not cache.staging
         self._repeats = repeats and not direct
         if prefetcher is not None and isinstance(prefetcher.view, StepView):
             uses = prefetcher.view.next_uses
             cache.next_use = uses.item
             cache.needed_sooner = lambda key: Sooner(uses, key)
+
+    def _teller(self, layer: int, policy: CachePolicy) -> Callable[[Sequence[int]], None]:
+        """What tells a policy of the keys that a layer event uses."""
+        users = self.users
+        if users is None or not wants_users(policy):
+            return policy.used
+
+        def tell(keys: Sequence[int]) -> None:
+            policy.used_by(users.of(layer))
+            policy.used(keys)
+
+        return tell
 
     # -- a step ------------------------------------------------------------------------------------------------
 

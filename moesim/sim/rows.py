@@ -19,6 +19,7 @@ class StepRows:
     def __init__(self, trace: RoutingTrace) -> None:
         self.bind(trace, ())
         self.rows = np.zeros(0, dtype=np.int64)
+        self.parts: Sequence[Part] = ()
 
     def bind(self, trace: RoutingTrace, sequences: Sequence[int]) -> None:
         """Read requests from there; `sequences` grows with them."""
@@ -28,4 +29,4 @@ class StepRows:
         """A step of these parts starts."""
         starts = [int(self.trace.offsets[self.sequences[part.request]]) + part.start for part in parts]
         rows = [np.arange(first, first + part.tokens) for first, part in zip(starts, parts, strict=True)]
-        self.rows = np.concatenate(rows)
+        self.rows, self.parts = np.concatenate(rows), parts

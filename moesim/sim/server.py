@@ -163,7 +163,7 @@ class Server:
     def deliver(self, yielding: Sequence[Request]) -> int:
         """Hand out the step's tokens; return how many requests are finished."""
         now = (self.compiled or self.setup.engine).sampled_at
-        finished = 0
+        finished: list[int] = []
         self.tokens.add(now, [request.number for request in yielding])
         for request in yielding:
             request.produced += 1
@@ -171,8 +171,10 @@ class Server:
                 request.first_token = now
             if request.produced == request.output:
                 request.finished = now
-                finished += 1
-        return finished
+                finished.append(request.number)
+        if self.setup.engine.users is not None:
+            self.setup.engine.users.ended(finished)
+        return len(finished)
 
 
 class FreeServer(Server):

@@ -25,6 +25,7 @@ from moesim.policy import (
     PrefetchPolicy,
     View,
 )
+from moesim.policy.cache import wants_users
 from moesim.sim.cache import RESIDENT, ExpertCache
 from moesim.sim.engine import Engine
 from moesim.sim.foresight import Foresight
@@ -33,6 +34,7 @@ from moesim.sim.misses import Misses
 from moesim.sim.predictions import Predictions
 from moesim.sim.room import check_memory
 from moesim.sim.rows import StepRows
+from moesim.sim.users import Users
 from moesim.sim.workload import eligible
 from moesim.trace.arrivals import Arrivals
 from moesim.trace.routing import RoutingTrace
@@ -223,6 +225,7 @@ def set_up(
         made.start(view_for(made))
         misses = makers.misses(made, keys, cache, link, inputs.costs, rows, 2 * inputs.shape.d_model)
     predictions = Predictions(rows) if any(isinstance(view, PredictedView) for view in views.values()) else None
+    users = Users(rows, keys, policies) if any(map(wants_users, policies)) else None
     engine = makers.engine(
         keys,
         inputs.costs,
@@ -235,7 +238,8 @@ def set_up(
         prefetcher=prefetcher,
         misses=misses,
         predictions=predictions,
-        rows=rows if misses or predictions else None,
+        rows=rows if misses or predictions or users else None,
+        users=users,
         check=verify,
         direct=direct,
     )

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from moesim.policy import Pool, View, register
 from moesim.policy.cache import Counted, in_units
 
@@ -10,10 +12,11 @@ class GDSF(Counted):
 
     For keys of unequal sizes. `cost` of a miss: `one` (fewest misses), or `link`, the time of the copy but for a
     constant factor: its bytes and `fixed_bytes`, what the link could have moved in the fixed time of one copy (10 us at
-    25 GB/s are 250,000). A key's uses are counted since it entered.
+    25 GB/s are 250,000). A key's uses are counted since it entered. One that enters is ranked with the age from before
+    room was made for it, as in libCacheSim (and, from memory, in the report: enqueue, then evict).
     """
 
-    source = "Cherkasova, HP Labs TR HPL-98-69R1, 1998"
+    source = "Cherkasova, HP Labs TR HPL-98-69R1, 1998; libCacheSim GDSF"
     cost = "O(log n)"
 
     def __init__(self, cost: str = "one", fixed_bytes: int = 250_000) -> None:
@@ -27,7 +30,8 @@ class GDSF(Counted):
         super().start(pool, view)
         # In units, values of keys of one size are whole numbers, and equal ones are equal.
         self.sizes = in_units(pool)[1]
-        self.age = 0.0
+        self.age = self.before = 0.0
+        """the age, and what it was before room was made for the next key to enter"""
         self.uses: dict[int, int] = {}
 
     def refer(self, key: int, stamp: int, first: bool) -> tuple[float, int]:
@@ -36,6 +40,15 @@ class GDSF(Counted):
         if self.fixed_bytes is not None:
             worth *= self.fixed_bytes + self.pool.sizes[key]
         return self.age + worth, stamp
+
+    def used(self, keys: Sequence[int]) -> None:
+        self.before = self.age
+        super().used(keys)
+
+    def inserted(self, key: int, prefetched: bool) -> None:
+        now, self.age = self.age, self.before
+        super().inserted(key, prefetched)
+        self.age = self.before = now
 
     def evicted(self, key: int) -> None:
         # The least value that is there, and not the key's own: that is the same for a victim which nothing barred stood

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 
 from moesim.policy import CachePolicy, Pool, View, register
 from moesim.policy.cache import Ranking, layer_of
@@ -12,23 +12,28 @@ class Hobbit(CachePolicy):
 
     lru * R/T + lfu * F/T + fld * (1 - (layers from the present one to the key's)/layers): R is the step of the last
     use, F the number of steps that used the key, T the number of the step, all counted from 1. The weights add up to 1.
-    The paper (3.4) counts R, F and T per sequence; layer events do not say which sequences use their keys, so here they
-    run on, or start anew every `reset` steps. Its fourth term, uses in high precision, is left out: all keys have one
-    precision. The paper's two layer indices are read so that layers about to run are kept.
+    `reset`: when they start to count anew. `sequence`, as in the paper (3.4), which serves one sequence at a time: with
+    the next step once all requests of the step that they began with have got their last token, so that in a batch some
+    counts outlive their request. Or every so many steps, or never (null). The paper's fourth term, uses in high
+    precision, is left out: all keys have one precision. Its two layer indices are read so that layers about to run are
+    kept.
     """
 
     source = "HOBBIT (2411.01433) 3.4"
     cost = "O(layers + log n)"
 
-    def __init__(self, lru: float = 0.4, lfu: float = 0.4, fld: float = 0.2, reset: int | None = None) -> None:
+    def __init__(
+        self, lru: float = 0.4, lfu: float = 0.4, fld: float = 0.2, reset: int | str | None = "sequence"
+    ) -> None:
         weights = {"lru": lru, "lfu": lfu, "fld": fld}
         for name, weight in weights.items():
             if isinstance(weight, bool) or not isinstance(weight, int | float) or weight < 0:
                 raise ValueError(f"{name} {weight!r} must be a number, 0 or more")
         if abs(sum(weights.values()) - 1) > 1e-6:
             raise ValueError(f"lru, lfu and fld add up to {sum(weights.values()):g}, and must add up to 1")
-        if reset is not None and (isinstance(reset, bool) or not isinstance(reset, int) or reset < 1):
-            raise ValueError(f"reset {reset!r} must be null or a whole number of steps, 1 or more")
+        often = isinstance(reset, int) and not isinstance(reset, bool) and reset >= 1
+        if reset not in (None, "sequence") and not often:
+            raise ValueError(f"reset {reset!r} must be sequence, null or a whole number of steps, 1 or more")
         self.lru, self.lfu, self.fld = lru, lfu, fld
         self.reset = reset
 
@@ -36,14 +41,24 @@ class Hobbit(CachePolicy):
         super().start(pool, view)
         self.since = 0
         """the step from which R, F and T count"""
+        self.counted: set[int] = set()
+        """requests of that step that are in service"""
         self.last: dict[int, int] = {}
         self.uses: dict[int, int] = {}
         self.resident: set[int] = set()
         self.rows: dict[int, Ranking] = {}
         """by layer: resident keys, by the part of their score that only changes when they are used, times T"""
 
+    def used_by(self, requests: Mapping[int, Sequence[int]]) -> None:
+        if self.reset == "sequence" and not self.counted:
+            self._start_anew()
+            self.counted.update(*requests.values())
+
+    def ended(self, requests: Sequence[int]) -> None:
+        self.counted.difference_update(requests)
+
     def used(self, keys: Sequence[int]) -> None:
-        if self.reset is not None and self.view.step - self.since >= self.reset:
+        if isinstance(self.reset, int) and self.view.step - self.since >= self.reset:
             self._start_anew()
         step = self._steps()
         for key in keys:
@@ -63,14 +78,21 @@ class Hobbit(CachePolicy):
 
     def victim(self, barred: Container[int]) -> int | None:
         layers, steps = self.view.layers, self._steps()
-        least, victim = float("inf"), None
-        for layer, row in self.rows.items():
+        tops: list[tuple[float, int, Ranking, float]] = []
+        for place, (layer, row) in enumerate(self.rows.items()):
+            key = row.first()
+            if key is not None:
+                nearness = self.fld * (1 - (layer - self.view.layer) % layers / layers)
+                tops.append((row.rank[key] / steps + nearness, place, row, nearness))
+        least, victim = (float("inf"), 0), None
+        for score, place, row, nearness in sorted(tops):
+            if (score, place) > least:  # the first key of a layer may be barred, but those behind it score no less
+                break
             key = row.first(barred)
             if key is not None:
-                nearness = 1 - (layer - self.view.layer) % layers / layers
-                score = row.rank[key] / steps + self.fld * nearness
-                if score < least:
-                    least, victim = score, key
+                found = row.rank[key] / steps + nearness, place
+                if found < least:
+                    least, victim = found, key
         return victim
 
     def _steps(self) -> int:

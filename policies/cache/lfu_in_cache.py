@@ -9,8 +9,7 @@ class LFUInCache(Counted):
     """Evict the key with the fewest uses since it entered, the least recently used of equals; eviction forgets them.
 
     The textbook LFU of cache simulators (libCacheSim's `LFU`: of the lowest count, the key that reached it first).
-    `lfu` keeps its counts. HOBBIT (2411.01433, 3.4) counts per sequence, which no policy can do here: a layer event
-    names its keys, not the sequences that use them.
+    `lfu` keeps its counts, `lfu-per-sequence` forgets those of a request that has left.
     """
 
     source = "textbook; libCacheSim LFU"

@@ -12,8 +12,8 @@ class MoEInfinityCode(CachePolicy):
 
     The code (`expert_dispatcher.cpp`) looks through experts and their layers for the least `incache_visit_count`, which
     is an LFU and not the paper's rule. Despite its name the count outlives eviction. Scripts set all counts to 0 when a
-    request's decoding starts; here they run on, or are set to 0 every `clear` steps, as layer events do not say which
-    requests they serve. A visit is a key of a layer event, however many tokens use it, as in the code. A prefetch is
+    request's decoding starts; here they run on, or are set to 0 every `clear` steps, as in a batch there is no such
+    instant. A visit is a key of a layer event, however many tokens use it, as in the code. A prefetch is
     none.
     """
 

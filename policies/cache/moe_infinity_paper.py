@@ -17,9 +17,9 @@ class MoEInfinityPaper(CachePolicy):
 
     (share of the key in its layer's row of the matched matrix + epsilon) * (1 - layer/layers), the least leaves, of
     equals the one used longest ago (MoE-Infinity v3, Algorithm 1). The paper's matrices hold the token counts of one
-    request; layer events show neither requests nor tokens. Here a kept matrix counts in how many of `window` steps a
-    key was used, `maps` of them are kept, and the present step's keys so far are matched with them by cosine. Prompt
-    and decode steps share the collection, which the paper keeps apart. It needs the scope `global`: a pool of one layer
+    request; here a step has one matrix for its whole batch. A kept one counts in how many of `window` steps a key was
+    used, `maps` of them are kept, and the present step's keys so far are matched with them by cosine. Prompt and decode
+    steps share the collection, which the paper keeps apart. It needs the scope `global`: a pool of one layer
     can only match that layer's own history. When all places are taken the most similar matrix is replaced.
     """
 

@@ -19,7 +19,7 @@ class EdgeMoE(PrefetchPolicy):
     paths at once and a layer event shows only which experts it uses: here each pair of experts of the two layers counts
     as a context, and the next layer's chances are summed over the pairs. `width`: how many to copy; null, as many as
     the present layer uses. In the second layer the context is the first layer alone; the first is not predicted. A
-    guess that proves wrong is cancelled. Memory is layers * experts^3 * 2 bytes at most.
+    guess that proves wrong is cancelled. Memory is layers * experts^3 * 2 bytes at most, 200 MB for 48 layers of 128.
     """
 
     source = "EdgeMoE (2308.14352), from notes"

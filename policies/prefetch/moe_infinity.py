@@ -14,7 +14,7 @@ class MoEInfinityPrefetch(PrefetchPolicy):
 
     After each gate the step's keys so far are matched by cosine; a key of layer i has the priority (share in its
     layer's row) * (1 - (i - present layer)/layers), and all keys above 0 are named, or the first `limit`. The paper's
-    matrices hold the token counts of one request; layer events show neither requests nor tokens: a kept matrix counts
+    matrices hold the token counts of one request; the present event shows neither. A kept one counts
     in how many of `window` steps a key was used, and `maps` of them are kept, prompt and decode steps together. The
     shipped code matches what is left of the request instead of what was seen (`find_most_similar`).
     """

@@ -137,6 +137,7 @@ def test_every_level_of_a_policy_that_takes_several_is_checked() -> None:
         ({"answer": "[self.turn % 15]", "before": "self.turn = getattr(self, 'turn', 0) + 1"}, "asked twice"),
         ({"answer": "[self.view.step % 15]", "cancel": "[7]"}, "gave up [7], and not all of them are under way"),
         ({"answer": "1 / 0"}, "raised ZeroDivisionError"),
+        ({"answer": "None"}, "answered None, which is no list of keys"),
     ],
 )
 def test_a_prefetcher_that_breaks_a_rule_is_found(tmp_path: Path, given: dict[str, Any], says: str) -> None:
@@ -162,6 +163,7 @@ def test_a_prefetcher_that_knows_too_much_is_found(tmp_path: Path) -> None:
         ("[(q, 1) for q in queue]", "more than"),
         ("fill(queue[1:] or queue, limits)", ""),
         ("[(queue[0], queue[0].experts[0])]", "raised AssertionError"),
+        ("[(queue[0], 1.0)]", "chose (Queued(0, position=3, known=1, skipped=1), 1.0), which is no pair of a Queued"),
     ],
 )
 def test_a_batcher_that_breaks_a_rule_is_found(tmp_path: Path, answer: str, says: str) -> None:
@@ -200,6 +202,7 @@ class Mine(MissPolicy):
         ("[Handling.WAIT] * len(missing)", ""),
         ("[Handling.SKIP] * len(missing)", ""),
         ("[]", "one answer for each key is the rule"),
+        ("None", "answered None, which is no list of answers"),
         ("['wait'] * len(missing)", "answers are Handling"),
         ("[Handling.CPU] * len(missing)", "must say so with uses_cpu = True"),
         ("[Handling.SMALL] * len(missing)", "must have a small_ratio"),

@@ -14,6 +14,7 @@ from moesim.check.cache import POOL, Careful, Make, events, memory
 from moesim.check.drive import Drive, Variant, label, variants
 from moesim.files import shipped
 from moesim.policy import CachePolicy, Pool, find, names, parameters
+from moesim.policy.rule import Rule, rule_of
 
 VARIANTS = variants("cache")
 
@@ -76,7 +77,7 @@ def test_equal_drives_give_equal_answers(variant: Variant) -> None:
 @pytest.mark.parametrize("slots", [5, 12])
 @pytest.mark.parametrize("name", names("cache"))
 def test_memory_stays_flat(name: str, slots: int) -> None:
-    """50,000 events of two keys of 12, in a pool that evicts and in one where everything fits and nothing is asked."""
+    """20,000 events of two keys of 12, in a pool that evicts and in one where everything fits and nothing is asked."""
     few_maps = {"maps": 8} if "maps" in parameters(find("cache", name)) else {}
     assert 0 < memory(maker((name, few_maps)), slots) < 100 * len(POOL)
 
@@ -138,6 +139,23 @@ class Wrong(CachePolicy):
 def test_who_breaks_a_rule_is_found(how: str, check: Any, says: str) -> None:
     with pytest.raises(Broken, match=says):
         check(lambda: Wrong(how))
+
+
+class Obedient(Wrong):
+    """Says that it is LRU, and is FIFO."""
+
+    rule = Rule()
+
+
+def test_who_declares_another_rule_is_found() -> None:
+    """The simulator would run it compiled, as LRU."""
+    with pytest.raises(Broken, match=r"named \d+, and by Rule\(by='', stamp='use', horizon=None\) it is \d+"):
+        cache.keeps_its_rule(lambda: Obedient("not at all"))
+
+
+@pytest.mark.parametrize("variant", [v for v in VARIANTS if rule_of(maker(v)()) is not None], ids=label)
+def test_policies_with_a_rule_answer_by_it(variant: Variant) -> None:
+    cache.keeps_its_rule(maker(variant))
 
 
 RULES = [cache.asking_changes_nothing, cache.equal_drives, lambda make: memory(make, 5, 4000)]

@@ -16,9 +16,10 @@ def drive(slots: int, sizes: tuple[int, ...] = SIZES, **params: Any) -> Drive:
 
 
 def test_large_keys_leave_first_and_age_makes_up_for_uses() -> None:
-    # In units of 10 bytes: 0 and 2 are worth 1, 1 is worth 1/2. 3 pushes out 1, the age is 1/2 and 3 worth 3/2. 1
-    # pushes out 0 (1): age 1, 1 is worth 3/2. 0 pushes out 2 (1), and is worth 2. 2 pushes out 3 (3/2, older than 1).
-    assert pushed_out(drive(4), 0, 1, 2, 3, 1, 0, 2) == [1, 0, 2, 3]
+    # In units of 10 bytes: 0 and 2 are worth 1, 1 is worth 1/2. 3 is worth 1 and pushes out 1: the age is 1/2. 1 is
+    # worth 1/2 + 1/2 now and pushes out 0 (1, the oldest of three): age 1. 0 is worth 2 and pushes out 2 (1), 2 is
+    # worth 2 and pushes out 3 (1, older than 1), and 3 pushes out 1 (1).
+    assert pushed_out(drive(4), 0, 1, 2, 3, 1, 0, 2, 3) == [1, 0, 2, 3, 1]
 
 
 def test_at_a_cost_that_grows_with_size_size_does_not_matter() -> None:
@@ -37,12 +38,16 @@ def textbook(keys: list[int], capacity: int) -> int:
     for now, key in enumerate(keys):
         if key not in worth:
             misses += 1
-            if len(worth) == capacity:
-                victim = min(worth, key=lambda k: (worth[k], last[k]))
+            full = len(worth) == capacity
+            victim = min(worth, key=lambda k: (worth[k], last[k]), default=key)
+            uses[key] = 1
+            worth[key] = age + 1
+            if full:
                 age = worth.pop(victim)
-            uses[key] = 0
-        uses[key] += 1
-        worth[key], last[key] = age + uses[key], now
+        else:
+            uses[key] += 1
+            worth[key] = age + uses[key]
+        last[key] = now
     return misses
 
 

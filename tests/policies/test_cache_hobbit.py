@@ -10,7 +10,7 @@ from moesim.policy import find
 
 def drive(slots: int, **params: Any) -> Drive:
     """Three layers of four keys: 0 to 3, 4 to 7, 8 to 11."""
-    return Drive(find("cache", "hobbit")(**params), slots, range(12), layers=3)  # type: ignore[arg-type]
+    return Drive(find("cache", "hobbit")(**{"reset": None} | params), slots, range(12), layers=3)  # type: ignore[arg-type]
 
 
 def test_recency_and_frequency_weigh_together() -> None:
@@ -39,6 +39,23 @@ def test_reset_forgets() -> None:
     # 0 was used three times; after the reset it counts for nothing, and 1 for one use.
     assert pushed_out(drive(2, lru=0, lfu=1, fld=0), 0, 0, 0, 1, 1, 2) == [1]
     assert pushed_out(drive(2, lru=0, lfu=1, fld=0, reset=4), 0, 0, 0, 1, 1, 2) == [0]
+
+
+def test_counts_are_a_sequences_own() -> None:
+    # Request 1 uses 0 three times. Of request 2, which comes when that has left, 1 has a use and 0 none.
+    hobbit = drive(2, lru=0, lfu=1, fld=0, reset="sequence")
+    hobbit.requests = (1,)
+    hobbit.use(0), hobbit.use(0), hobbit.use(0), hobbit.use(1)
+    hobbit.policy.ended([1])
+    hobbit.requests = (2,)
+    assert pushed_out(hobbit, 1, 2) == [0]
+    # Request 3 joins request 2; when 2 has left, all count anew, although 3 has used 1 twice: 1 and 2 have a use each.
+    hobbit.requests = (2, 3)
+    hobbit.use(1), hobbit.use(1)
+    hobbit.policy.ended([2])
+    hobbit.requests = (3,)
+    hobbit.use(2), hobbit.use(1)
+    assert hobbit.use(3) == [1]  # of equals in a layer, the lower key
 
 
 @pytest.mark.parametrize(

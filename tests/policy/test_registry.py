@@ -75,16 +75,48 @@ def test_a_wrong_name_names_what_exists_and_the_nearest() -> None:
 
 
 def test_a_wrong_parameter_lists_what_the_policy_takes() -> None:
-    (found,) = problems("cache", "lookahead", horizn=3)
-    assert "unexpected keyword argument 'horizn'" in found
-    assert "it takes level: 'str' = 'queue', horizon: 'int | None' = None, unknown: 'str' = 'farthest'" in found
-    assert problems("cache", "lru", depth=3)[0].endswith("it takes no parameters")
+    there = "There is: horizon, level, unknown"
+    assert problems("cache", "lookahead", horizn=3, depth=0) == [
+        f"cache policy 'lookahead': unknown parameter 'horizn'; did you mean 'horizon'? {there}",
+        f"cache policy 'lookahead': unknown parameter 'depth'. {there}",
+    ]
+    assert problems("cache", "lru", depth=3) == ["cache policy 'lru': unknown parameter 'depth'. There is: none"]
 
 
 def test_a_wrong_value_says_the_rule() -> None:
     assert "'lookahead': horizon -1 must be null or a whole number of layer events" in problems(
         "cache", "lookahead", horizon=-1
     )[0]  # fmt: skip
+
+
+    (found,) = problems("prefetch", "speculative", distance="far")
+    assert found.endswith("; it takes distance=1, width=0, cancel=true, latency_ns=0")
+
+
+@pytest.mark.parametrize(
+    ("kind", "said", "text"),
+    [
+        ("Prefetch", "cost_ns = -1000", "cost_ns -1000 must be a whole number of ns, 0 or more"),
+        ("Prefetch", "cost_ns = 0.5", "cost_ns 0.5 must be a whole number of ns, 0 or more"),
+        ("Prefetch", "level, reach = 'predicted', 9", "reach 9 must be a distance in layers, 1 to 3"),
+        ("Cache", "level = 'psychic'", "level 'psychic' must be one of history, layer, predicted, step, queue, oracle"),
+        ("Cache", "unknown = 'near'", "unknown 'near' must be farthest or persist"),
+        ("Miss", "small_ratio = 2.0", "small_ratio 2.0 must be null or a share above 0, up to 1"),
+        ("Miss", "unpack_ns = -1", "unpack_ns -1 must be a number of ns a byte, 0 or more"),
+    ],
+)
+def test_what_a_policy_says_of_itself_must_make_sense(tmp_path: Path, kind: str, said: str, text: str) -> None:
+    """A negative cost would give time back."""
+    path = tmp_path / "mine.py"
+    path.write_text(f"from moesim.policy import *\n\n\n@register('mine')\nclass Mine({kind}Policy):\n    {said}\n")
+    assert problems(kind.lower(), str(path)) == [f"{kind.lower()} policy {str(path)!r}: {text}"]
+
+
+def test_an_init_that_fails_is_bad_input(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(MINE.format(name="mine").replace("raise ValueError", "raise OSError").replace("< 0", "> 0"))
+    (found,) = problems("cache", str(path))
+    assert found == f"cache policy {str(path)!r}: its __init__ raised OSError('depth 3 must be 0 or more')"
 
 
 def test_a_path_relative_to_the_experiment(mine: Path) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from enum import Enum
 
 from moesim.policy import CachePolicy
+from moesim.policy.cache import wants_users
 
 STAGING = -1
 """the place of keys that bypass the cache; the other places are pools, by number"""
@@ -99,12 +100,14 @@ class Memory:
 
     # A layer event
 
-    def enter(self, event: Event) -> dict[int, State]:
+    def enter(self, event: Event, users: dict[int, list[int]]) -> dict[int, State]:
         """The gate of `event`: tell the policies, use what is fresh; the state in which each key was found."""
         self.event = event
         found = {key: self.state[key] for key in event.keys}
         for number, (keys, _) in enumerate(self.pools):
             if mine := [key for key in event.keys if key in keys]:
+                if wants_users(self.policies[number]):
+                    self.policies[number].used_by({key: users[key] for key in mine})
                 self.policies[number].used(mine)
         for key in event.keys:
             self.use(key)
@@ -112,6 +115,12 @@ class Memory:
         if missing:
             event.held = set(missing) if event.order == "index" else set(event.keys)
         return found
+
+    def ended(self, request: int) -> None:
+        """It has got its last token."""
+        for policy in self.policies:
+            if wants_users(policy):
+                policy.ended([request])
 
     def use(self, key: int) -> None:
         """A fresh key that is used becomes resident."""

@@ -43,6 +43,8 @@ class Needs:
     keys: tuple[int, ...]
     prefill: dict[int, int]
     decode: dict[int, int]
+    users: dict[int, list[int]]
+    """requests that use each key, in the order of the step"""
 
     def tokens(self, key: int) -> int:
         return self.prefill.get(key, 0) + self.decode.get(key, 0)
@@ -272,7 +274,7 @@ class Machine:
         event = Event(needs.keys, self.order)
         for sight in self.sights.values():
             sight.enter(layer, needs.keys)
-        found = self.memory.enter(event)
+        found = self.memory.enter(event, needs.users)
         self.count["unique_keys"] += len(needs.keys)
         room = self.memory.pools[self.memory.pool(needs.keys[0])][1]
         loads = not all(map(self.memory.there, needs.keys))

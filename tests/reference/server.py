@@ -178,6 +178,7 @@ class Server:
             if request.produced == request.output:
                 request.finished = outcome.sampled_at
                 finished += 1
+                self.machine.memory.ended(part.request)
             else:
                 going_on.append((part.request, part.start + part.tokens))
         self.left += finished
@@ -207,13 +208,16 @@ class Server:
         prefill: Counter[int] = Counter()
         decode: Counter[int] = Counter()
         ranked: dict[int, None] = {}
+        users: dict[int, list[int]] = {}
         for part in parts:
             for token in self._tokens(part.request, part.start, part.tokens, layer):
                 for expert in token:
                     key = self.keys.table[layer][expert]
                     ranked[key] = None
+                    if part.request not in users.setdefault(key, []):
+                        users[key].append(part.request)
                     (prefill if part.prefill else decode)[key] += 1
-        return Needs(tuple(ranked), prefill, decode)
+        return Needs(tuple(ranked), prefill, decode, users)
 
     def _work(self, number: int, parts: Parts) -> StepWork:
         beyond = {kind: self._beyond(kind, number, parts) for kind, sight in self.machine.sights.items() if sight.far}

@@ -26,6 +26,7 @@ ORACLES = {
     "sieve": "Sieve",
     "arc": "ARC",
     "s3-fifo": "S3FIFO",
+    "gdsf": "GDSF",
     "min": "Belady",
 }
 SIZES = (20, 50, 99)  # S3-FIFO of libCacheSim is sound from 20 on
@@ -38,10 +39,10 @@ here = pytest.mark.skipif(
 def traces() -> dict[str, np.ndarray]:
     rng = np.random.default_rng(5)
     weights = 1 / np.arange(1, KEYS + 1)
-    return {
-        "random": rng.integers(0, KEYS, LENGTH),
-        "zipf": rng.choice(KEYS, LENGTH, p=weights / weights.sum()),
-    }
+    zipf = rng.choice(KEYS, LENGTH, p=weights / weights.sum())
+    # In the third the popular keys drift, so that what a policy forgets matters.
+    drifting = (zipf + np.arange(LENGTH) // 500) % KEYS
+    return {"random": rng.integers(0, KEYS, LENGTH), "zipf": zipf, "drifting": drifting}
 
 
 def one_by_one(keys: np.ndarray) -> Stream:
@@ -80,6 +81,22 @@ def test_misses_are_those_of_libcachesim(policy: str, trace: str, folder: Path) 
     keys = one_by_one(traces()[trace])
     ours = {size: misses(Player(policy, {}), keys, size, KEYS) for size in SIZES}
     assert ours == {size: asked(folder, trace)[ORACLES[policy], size] for size in SIZES}
+
+
+@here
+@pytest.mark.parametrize(
+    ("player", "theirs"),
+    [
+        (Player("lru", {}), "LRU"),
+        (Player("lfu-in-cache", {}), "LFU"),
+        (Player("lookahead", {"level": "oracle"}), "Belady"),
+    ],
+)
+def test_so_are_those_of_objects_that_a_loop_stands_for(
+    player: Player, theirs: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Player, "kernel", lambda self: None)
+    assert misses(player, one_by_one(traces()["drifting"]), 50, KEYS) == asked(folder, "drifting")[theirs, 50]
 
 
 def test_some_loop_and_some_object_is_compared() -> None:

@@ -10,6 +10,9 @@ import pytest
 from moesim.check.drive import Variant, label, variants
 from moesim.check.scramble import differences, draw_world, observe, scrambled
 from moesim.policy import Policy, find, register, registry
+from moesim.sim.server import Server
+from moesim.sim.users import Users
+from moesim.sim.work import Work
 from tests.sim import cheats
 
 ROUTERS = ("decoupled", "layerwise")
@@ -55,7 +58,7 @@ def test_caches_that_may_be_bypassed(variant: Variant) -> None:
 @pytest.mark.parametrize("batch", ["prefill-first", "expert-aware", "expert-aware-aged"])
 @pytest.mark.parametrize("variant", of_level("cache", "queue"), ids=label)
 def test_caches_that_roll_a_batcher_forward(variant: Variant, batch: str) -> None:
-    assert differences("queue", worlds=8, cache=spec(variant), batch=batch) == []
+    assert differences("queue", cache=spec(variant), batch=batch) == []
 
 
 @pytest.mark.parametrize("router", ["critical", "side"])
@@ -78,11 +81,10 @@ def test_prefetchers_behind_a_layerwise_router(variant: Variant) -> None:
     assert differences(level_of("prefetch", variant), router="layerwise", prefetch=spec(variant), **rest) == []
 
 
-@pytest.mark.parametrize("prefetch", ["edgemoe", "stream-everything"])
 @pytest.mark.parametrize("name", sorted({name for name, _ in of_level("cache", "history")}))
-def test_caches_beside_a_prefetcher_that_guesses(name: str, prefetch: str) -> None:
+def test_caches_beside_a_prefetcher_that_guesses(name: str) -> None:
     rest = {"memory": {"slots": 2, "scope": "global"}, "machine": {"chunk_bytes": 300}}
-    assert differences("layer", router="layerwise", worlds=2, cache=name, prefetch=prefetch, **rest) == []
+    assert differences("layer", router="layerwise", worlds=2, cache=name, prefetch="edgemoe", **rest) == []
 
 
 @pytest.mark.parametrize("variant", of_level("prefetch", "predicted"), ids=label)
@@ -232,6 +234,25 @@ def test_who_reads_predictions_does_not_pass_below_their_level(below: str) -> No
 @pytest.mark.parametrize("below", ["history", "step", "queue"])
 def test_an_oracle_is_found_out_on_a_frozen_schedule(below: str) -> None:
     assert differences(below, worlds=8, cache={"name": "lookahead", "level": "oracle"}, schedule="frozen")
+
+
+@pytest.mark.parametrize("router", ROUTERS)
+def test_to_be_told_early_that_a_request_ends_is_to_know_too_much(
+    monkeypatch: pytest.MonkeyPatch, router: str
+) -> None:
+    """The step that makes its last token is not over, and only the future can say that it is the last."""
+    run_step, told = Server.run_step, Users.ended
+
+    def hasty(server: Server, step: int, work: Work, *rest: Any) -> int:
+        if server.setup.engine.users is not None:
+            yielding, _ = server.sampling(work.parts)
+            told(server.setup.engine.users, [r.number for r in yielding if r.produced + 1 == r.output])
+        return run_step(server, step, work, *rest)
+
+    assert differences("history", router=router, cache="lfu-per-sequence") == []
+    monkeypatch.setattr(Server, "run_step", hasty)
+    monkeypatch.setattr(Users, "ended", lambda self, requests: None)
+    assert differences("history", router=router, worlds=12, cache="lfu-per-sequence")
 
 
 @pytest.mark.parametrize("router", ROUTERS)

@@ -299,7 +299,7 @@ WRONG = {
         "Arrival_s,prompt_tokens,output_tokens\n0,1,1\n",
         ":1: the header 'Arrival_s,prompt_tokens,output_tokens' has no column arrival_s or arrival_ms or arrival_us or",
     ),
-    "csv, no header": ("0,1,1\n", ":1: begins with '0,1,1', which is no header of arrivals. Known are azure: TIMESTAMP"),
+    "csv, no header": ("0,1,1\n", ":1: begins with '0,1,1', which is no header of arrivals. Known are azure: "),
     "csv, digits of another script": (PLAIN.replace(",10,", ",\u0661,"), ":3: prompt_tokens '\u0661' must be a whole"),
     "csv, a number of 5,000 digits": (PLAIN.replace(",10,", f",{'9' * 5000},"), ":3: prompt_tokens '99999999999999999"),
     "csv, a time of 5,000 digits": (PLAIN.replace("0.25,", f"{'9' * 5000},"), ":4: time 99999999999999999999999999999"),
@@ -308,7 +308,7 @@ WRONG = {
     "csv, a time with underscores": (PLAIN.replace("0.25,", "1_0,"), ":4: arrival_s '1_0' must be a number (s from"),
     "csv, a quote that does not end": (PLAIN.replace("0.25,", '"0.25,'), ":4: has 1 values where the header has 4"),
     "csv, a quote without end": (PLAIN + f'"{"x" * 200_000}\n', ":6: has 1 values where the header has 4 columns"),
-    "mooncake, a number of 5,000 digits": (MOONCAKE.replace('h": 12', f'h": {"9" * 5000}'), ":2: input_length '9999999"),
+    "mooncake, a number of 5,000 digits": (MOONCAKE.replace('h": 12', f'h": {"9" * 5000}'), ":2: input_length "),
     "mooncake, not a number": (MOONCAKE.replace('h": 12', 'h": NaN'), ":2: input_length 'NaN' must be a whole number"),
     "mooncake, deep": (MOONCAKE + "[" * 100_000 + "\n", ":4: is nested too deeply for a request"),
 }

@@ -14,7 +14,6 @@ from moesim.commands import cache, policies, report, trace
 from moesim.commands.terminal import JSON, bad_input, dump
 
 if TYPE_CHECKING:
-    from moesim.errors import Problem
     from moesim.results import Results
     from moesim.runner import Job
 
@@ -25,7 +24,7 @@ app = typer.Typer(
     add_completion=True,
     pretty_exceptions_enable=False,
 )
-trace_app = typer.Typer(help="Routing traces.", no_args_is_help=True)
+trace_app = typer.Typer(help="Traces of routing and of arrivals.", no_args_is_help=True)
 app.add_typer(trace_app, name="trace")
 app.add_typer(policies.app, name="policies")
 
@@ -164,33 +163,6 @@ def show(results: Results) -> None:
     console.print(f"\nResults: {results.folder}", highlight=False, markup=False, soft_wrap=True)
 
 
-@trace_app.command()
-def info(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Routing traces (Parquet).")],
-    as_json: JSON = False,
-) -> None:
-    """What is in a routing trace: model, router, sequences, domains, shares, persistence."""
-    from moesim.errors import InputError
-
-    with bad_input():
-        from moesim.trace.info import describe, render
-        from moesim.trace.routing import read_routing
-
-        problems: list[Problem] = []
-        found = {}
-        for file in files:
-            try:
-                found[str(file)] = describe(read_routing(file))
-            except InputError as error:
-                problems += error.problems
-        if problems:
-            raise InputError(problems)
-    if as_json:
-        print(dump({"traces": [{"file": file} | described for file, described in found.items()]}))
-    else:
-        print("\n\n".join(f"{file}\n{render(described)}" for file, described in found.items()))
-
-
 @app.command()
 def schema() -> None:
     """The JSON schema of an experiment file, for editors."""
@@ -201,6 +173,7 @@ def schema() -> None:
 
 app.command()(cache.cache)
 app.command()(report.report)
+trace_app.command()(trace.info)
 trace_app.command()(trace.stats)
 trace_app.command("import")(trace.import_trace)
 

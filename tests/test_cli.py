@@ -137,6 +137,44 @@ def test_trace_info(tmp_path: Path) -> None:
     assert (missing.exit_code, missing.stdout, len(missing.stderr.splitlines())) == (2, "", 3)
 
 
+def test_trace_info_of_arrivals(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("arrival_s,prompt_tokens,output_tokens\n0,10,5\n2,0,5\n")
+    refused = call("trace", "info", tmp_path / "a.csv")
+    assert (refused.exit_code, refused.stdout) == (2, "")
+    assert refused.stderr.splitlines()[1].startswith(f"  {tmp_path / 'a.csv'}:3: 0 prompt tokens")
+    ours = shipped("traces", "arrivals", "chat-bursty.parquet")
+    shown = call("trace", "info", "--empty", "drop", tmp_path / "a.csv", ours)
+    assert "1, 1 without tokens left out" in shown.stdout and "gamma --rate 1.0" in shown.stdout
+    both = json.loads(call("trace", "info", "--empty", "drop", tmp_path / "a.csv", ours, "--json").stdout)["traces"]
+    assert [(one["kind"], one["format"], one["requests"]) for one in both] == [
+        ("arrivals", "csv", 1),
+        ("arrivals", "moesim", 3600),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (b"arrival_s,prompt_tokens\n0,1\n", ":1: the header 'arrival_s,prompt_tokens' has no column output_tokens"),
+        (b"arrival_s,prompt_tokens,output_tokens\n1,1,1\n0,1,1\n", ":3: time 0 is before 1 in line 2"),
+        (b"arrival_s,prompt_tokens,output_tokens\n-1,1,1\n", ":2: time -1 is negative"),
+        (b"TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46.68,0,4\n", ":2: 0 prompt tokens"),
+        (b'{"timestamp": 0, "input_length": 1, "output_le', ":1: is no JSON (Unterminated string"),
+        (b"\xff\xfea\0", ":1: is UTF-16 text"),
+        (b"\x89PNG\r\n\x1a\n", ":1: is no UTF-8 text"),
+    ],
+)
+def test_a_bad_arrivals_file_is_one_message_with_its_line(tmp_path: Path, data: bytes, says: str) -> None:
+    (tmp_path / "a.dat").write_bytes(data)
+    path = write(tmp_path, traffic={"kind": "trace", "arrivals": "a.dat"})
+    done = call("run", path, "--out", tmp_path / "out")
+    assert (done.exit_code, done.stdout) == (2, "")
+    first, told = done.stderr.splitlines()
+    assert first == "moesim: bad input"
+    assert f"{tmp_path / 'a.dat'}{says}" in told
+    assert not (tmp_path / "out").exists()
+
+
 def test_schema_knows_every_key() -> None:
     schema = json.loads(call("schema").stdout)
     assert {"name", "memory", "traffic", "cases"} <= set(schema["properties"])

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from moesim.analysis import compare, disagree, latency_table, measured
+from moesim.analysis import compare, disagree, latency_table, measured, passed_over
 from moesim.analysis.configurations import (
     UNLIMITED,
     Configuration,
@@ -73,7 +73,8 @@ def lines(results: Any, width: int = WIDTH) -> list[Line]:
         result += [Line(text, "note") for text in disagree.words(group)]
         result += latency_table.lines(group, width) if latency_table.is_free(group) else []
         result.append(Line(""))
-    marks = [*footer(configurations), *(MARKS_OF_PRESETS if columns is LEAGUE else MARKS)]
+    notes = [*footer(configurations), *passed_over.notes(configurations)]
+    marks = [*notes, *(MARKS_OF_PRESETS if columns is LEAGUE else MARKS)]
     marks += latency_table.MARKS if any(map(latency_table.is_free, groups)) else ()
     return result + [Line(text, "note") for text in marks]
 

@@ -21,7 +21,9 @@ def draw_queue(rng: random.Random, router: str) -> list[Queued]:
         tokens = 1 if rng.random() < 0.5 else rng.randint(1, 12)
         decoding = tokens == 1 and rng.random() < 0.8
         routes = np.array([rng.randrange(4) for _ in range(tokens)], dtype=np.int16)
-        queue.append(Queued(request, 3, 0 if decoding else tokens, tokens, routes if router == "decoupled" else None))
+        position = 3 if decoding else rng.choice((0, 3))
+        left = 0 if decoding else tokens
+        queue.append(Queued(request, position, left, tokens, routes if router == "decoupled" else None))
         queue[-1].skipped = rng.randint(0, 6)
     return queue
 
@@ -55,7 +57,17 @@ def form(made: BatchPolicy, queue: list[Queued], limits: Limits, calls: Calls) -
     again = listed(calls(made.form, [q.copy() for q in queue], limits), calls, "(Queued, tokens) pairs")
     same = [(q.request, n) for q, n in again] == [(q.request, n) for q, n in chosen]
     require(same, calls, f"{text}, and then {[(q.request, n) for q, n in again]} of a copy: it must be a pure function")
+    if made.in_order and (few := _few(queue, limits)) != queue:
+        same = [(q.request, n) for q, n in calls(made.form, few, limits)] == [(q.request, n) for q, n in chosen]
+        require(same, calls, f"{text}: it is not in_order, as other prompts that wait behind change what it chooses")
     return chosen
+
+
+def _few(queue: list[Queued], limits: Limits) -> list[Queued]:
+    """The queue as a policy that is `in_order` may be shown it."""
+    waiting = [q for q in queue if q.prompt_left and not q.position]
+    gone = {q.request for q in waiting[limits.max_requests :]}
+    return [q for q in queue if q.request not in gone]
 
 
 def forms(made: BatchPolicy, router: str, count: int = 300) -> None:

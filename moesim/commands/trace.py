@@ -1,15 +1,50 @@
-"""`moesim trace import` and `moesim trace stats`."""
+"""`moesim trace info`, `import` and `stats`."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from moesim.commands import source
 from moesim.commands.terminal import JSON, Gather, bad_input, dump
+
+
+def info(
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE...", help="Routing traces (Parquet), arrivals in any format.")
+    ],
+    form: Annotated[str, typer.Option("--format", help="Of arrivals: auto, moesim, azure, mooncake, ...")] = "auto",
+    empty: Annotated[
+        str, typer.Option(help="Arrivals without prompt or output tokens: refuse the file, or drop them.")
+    ] = "refuse",
+    as_json: JSON = False,
+) -> None:
+    """What is in a trace. Routing: model, domains, shares, persistence; arrivals: rate, burstiness, lengths."""
+    with bad_input():
+        gather = Gather()
+        read = {str(file): gather(lambda file=file: _described(file, form, empty)) for file in files}  # type: ignore[misc]
+        gather.check()
+        found = {file: both for file, both in read.items() if both}
+    if as_json:
+        print(dump({"traces": [{"file": file} | described for file, (described, _) in found.items()]}))
+    else:
+        print("\n\n".join(f"{file}\n{text}" for file, (_, text) in found.items()))
+
+
+def _described(file: Path, form: str, empty: str) -> tuple[dict[str, Any], str]:
+    """What a file holds, as plain data and as text."""
+    from moesim.trace import arrivals_info, info
+    from moesim.trace.arrivals import read_arrivals
+    from moesim.trace.routing import read_routing
+
+    if form != "auto" or arrivals_info.is_arrivals(file):
+        described = arrivals_info.describe(read_arrivals(file, form, empty))
+        return {"kind": "arrivals"} | described, arrivals_info.render(described)
+    described = info.describe(read_routing(file))
+    return {"kind": "routing"} | described, info.render(described)
 
 
 def import_trace(

@@ -185,6 +185,13 @@ class BatchPolicy(Policy):
     """Which tokens run in the next step."""
 
     kind: ClassVar[str] = "batch"
+    ages_unstarted: ClassVar[bool] = True
+    """whether prompts that have not started are admitted, so that `bound` is said of them; of what has started it is"""
+    starts_last: ClassVar[bool] = False
+    """whether a prompt starts only in a step that has room for all that have started"""
+    in_order: ClassVar[bool] = False
+    """whether prompts that have not started are chosen in queue order, and nothing else of them is looked at: a step
+    has at most `max_requests` of them, and where many wait only so many are shown"""
 
     def form(self, queue: Sequence[Queued], limits: Limits) -> list[tuple[Queued, int]]:
         """Choose (request, tokens) pairs within `limits`; `queue` is in the order in which tokens became ready.
@@ -194,18 +201,10 @@ class BatchPolicy(Policy):
         """
         raise NotImplementedError
 
-    def admitted(self, queued: Queued) -> bool:
-        """Whether `queued` has been let in: of such requests `bound` is said and the longest pass-over is counted."""
-        return True
-
-    def holds_up(self, queued: Queued) -> bool:
-        """Whether `queued`, ahead of an admitted request in the queue, counts in that one's `bound`."""
-        return True
-
     def bound(self, limits: Limits, ahead: int) -> int | None:
         """B: an admitted request is passed over in at most B consecutive steps. None: it may starve.
 
-        `ahead`: the steps that those before it in the queue which `holds_up` names, when it was admitted, would take
-        one after another: the sum of ceil(known tokens / max_tokens).
+        `ahead`: the steps that those before it in the queue, when it was admitted, would take one after another: the
+        sum of ceil(known tokens / max_tokens); if the policy `starts_last`, of those that were admitted themselves.
         """
         return None

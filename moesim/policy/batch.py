@@ -21,29 +21,20 @@ class Aged(BatchPolicy):
     """
 
     ages_unstarted: ClassVar[bool] = False
-    starts_last: ClassVar[bool] = False
-    """whether a prompt starts only in a step that has room for all that have started"""
 
     def __init__(self, patience: int | None = PATIENCE) -> None:
         if patience is not None and (isinstance(patience, bool) or not isinstance(patience, int) or patience < 0):
             raise ValueError(f"patience {patience!r} must be null or a number of steps, 0 or more")
         self.patience = patience
 
-    def admitted(self, queued: Queued) -> bool:
-        """Whether it ages: it has started or, with `ages_unstarted`, it is there."""
-        return self.ages_unstarted or queued.position > 0 or queued.decoding
-
-    def holds_up(self, queued: Queued) -> bool:
-        """All do, unless they start last: where one ahead that had not started starts, the one behind it runs too."""
-        return not self.starts_last or self.admitted(queued)
-
     def bound(self, limits: Limits, ahead: int) -> int | None:
         """B = patience + `ahead`; None without patience.
 
         For: in each step after its patience is over, the first in the queue of those whose patience is over runs to its
         last known token, or with `max_tokens` of them. That one is ahead of the request or is the request, since others
-        join behind. With at most N of them ahead, of at most P known tokens
-        each, it waits no longer than patience + N ceil(P / max_tokens).
+        join behind. Where prompts start last, one ahead that had not started does not count: in the step in which it
+        starts the request runs as well. With at most N ahead, of at most P known tokens each, it waits no longer than
+        patience + N ceil(P / max_tokens).
         """
         return None if self.patience is None else self.patience + ahead
 
@@ -52,11 +43,14 @@ class Aged(BatchPolicy):
         patience = self.patience
         if patience is None:
             return []
-        return [q for q in queue if q.skipped >= patience and self.admitted(q)]
+        every = self.ages_unstarted
+        return [q for q in queue if q.skipped >= patience and (every or q.position or not q.prompt_left)]
 
     def aged(self, queue: Sequence[Queued], rest: Iterable[Queued]) -> list[Queued]:
         """Those whose patience is over, and behind them `rest` without them."""
         first = self.waited(queue)
+        if not first:
+            return list(rest)
         gone = {queued.request for queued in first}
         return [*first, *(queued for queued in rest if queued.request not in gone)]
 

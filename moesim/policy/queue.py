@@ -25,7 +25,7 @@ class Queued:
     the base of the array; or what gives them when a policy first asks. None for a layer-wise router.
     """
 
-    __slots__ = ("_routes", "_span", "known", "position", "prompt_left", "request", "skipped")
+    __slots__ = ("_routes", "_span", "known", "place", "position", "prompt_left", "request", "skipped", "turns")
 
     def __init__(self, request: int, position: int, prompt_left: int, known: int, routes: Routes) -> None:
         self.request = request
@@ -37,6 +37,8 @@ class Queued:
         """next contiguous tokens that may run now: the rest of the prompt, or one"""
         self.skipped = 0
         """steps in a row that passed this request over"""
+        self.place = self.turns = 0
+        """of the scheduler: its number among all that joined the queue; what it adds to the bound of those behind it"""
         self._routes = routes
         self._span: tuple[int, int] | None = None
 

@@ -18,7 +18,7 @@ from moesim.sim.engine import PARTS
 from moesim.sim.kernel import layout
 from moesim.sim.log import COUNTED
 from moesim.sim.setup import Inputs, Setup
-from moesim.sim.work import Part
+from moesim.sim.work import Part, rows_of
 
 LOADING, COMPILING = 120_000, 2_500_000
 """layer events that run on the engine in the time that it takes to load the compiled code, and to make it"""
@@ -108,7 +108,7 @@ class Compiled:
             # Read through an index: what the step needs of it is put together, and its rows are counted from 0.
             ends = list(accumulate(tokens for _, _, tokens, _ in parts))
             at = [(rows[request] + first, tokens) for request, first, tokens, _ in parts]
-            chosen = _frozen(np.concatenate([self.experts[row : row + tokens] for row, tokens in at]))
+            chosen = _frozen(rows_of(self.experts, at))
             for (_, first, tokens, prefill), end in zip(parts, ends, strict=True):
                 flat += (end - tokens, first, tokens, prefill)
         else:

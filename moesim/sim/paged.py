@@ -28,7 +28,7 @@ class PagedScheduler(Scheduler):
         left = sum(request in queue for request in blocks.held) - len(self._victims)
         return bool(left or self._let_in)
 
-    def _shown(self) -> list[Queued]:
+    def shown(self) -> list[Queued]:
         blocks, queue = self.blocks, self.queue
         preempted = tuple(blocks.preempt(queue[request]) for request in self._victims)
         self.moves = Moves(preempted, (), (), blocks.used)

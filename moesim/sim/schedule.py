@@ -68,7 +68,7 @@ class Schedule:
         for step, frame in enumerate(self.frames):
             for number in frame.visible:
                 join(scheduler, self.workload[number], reached.get(number, 0), trace)
-            shown = list(scheduler.queue.values())
+            shown = scheduler.shown()
             if frame.moves is not None:
                 scheduler.to_front(frame.moves.preempted, again)
                 held.difference_update(gone.request for gone in frame.moves.preempted)

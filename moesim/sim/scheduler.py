@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from itertools import islice
+from operator import attrgetter
 
 import numpy as np
 
@@ -14,6 +16,7 @@ from moesim.sim.work import Part
 
 Again = Callable[[int, int], np.ndarray | None]
 """routes of the first so many tokens of a request, for what has to run again"""
+PLACE = attrgetter("place")
 
 
 class Scheduler:
@@ -26,22 +29,35 @@ class Scheduler:
         self.policy = policy
         self.limits = limits
         self.queue: dict[int, Queued] = {}
+        self.started: dict[int, Queued] = {}
+        self.fresh: dict[int, Queued] = {}
+        """those in the queue of which tokens have run, and those of which none has"""
         self.longest_pass_over = 0
         """most steps in a row that passed over a request which the policy had admitted"""
         self.bounded = policy.bound(limits, 0) is not None
-        self.ahead = self.most_ahead = 0
-        """turns of all in the queue, and the most that were ahead of a request when it was admitted"""
+        self.joined = self.ahead = self.most_ahead = 0
+        """so many joined; turns of all in the queue, and the most that were ahead of a request when it was admitted"""
 
     def __len__(self) -> int:
         return len(self.queue)
 
     def admit(self, request: int, prompt: int, routes: Routes) -> None:
         """A prompt has become visible."""
-        self._join(Queued(request, 0, prompt, prompt, routes))
+        queued = self.fresh[request] = self._join(Queued(request, 0, prompt, prompt, routes))
+        admitted = self.policy.ages_unstarted
+        if admitted and self.ahead > self.most_ahead:
+            self.most_ahead = self.ahead
+        if admitted or not self.policy.starts_last:
+            queued.turns = -(-prompt // self.limits.max_tokens)
+            self.ahead += queued.turns
 
     def sampled(self, request: int, position: int, routes: Routes) -> None:
         """The token at `position` is there and routed: it waits at the end of the queue."""
-        self._join(Queued(request, position, 0, 1, routes))
+        queued = self.started[request] = self._join(Queued(request, position, 0, 1, routes))
+        if self.ahead > self.most_ahead:
+            self.most_ahead = self.ahead
+        queued.turns = 1
+        self.ahead += 1
 
     @property
     def pass_over_bound(self) -> int | None:
@@ -64,6 +80,8 @@ class Scheduler:
                 front[request] = gone
             else:
                 front[request] = Queued(request, 0, prompt, prompt, partial(routes, request, prompt))
+                self.fresh[request] = front[request]
+                self.started.pop(request, None)
         rest = dict(self.queue)
         self.queue.clear()
         self.queue.update(front | rest)
@@ -74,59 +92,65 @@ class Scheduler:
 
     def form(self) -> tuple[Part, ...]:
         """Ask the policy for the next step and take it out of the queue, which must be `ready`."""
-        shown = self._shown()
+        shown = self.shown()
         chosen = self.policy.form(shown, self.limits)
         self._hold_to_rules(chosen, shown)
         return self.take([Part(q.request, q.position, n, q.prompt_left > 0) for q, n in chosen], shown)
 
-    def _shown(self) -> list[Queued]:
-        return list(self.queue.values())
+    def shown(self) -> list[Queued]:
+        """What the policy sees of the queue: all of it, or no more waiting prompts than it may choose."""
+        policy, most = self.policy, self.limits.max_requests
+        if len(self.fresh) <= most or not policy.in_order or policy.ages_unstarted:
+            return list(self.queue.values())
+        return sorted([*self.started.values(), *islice(self.fresh.values(), most)], key=PLACE)
 
     def take(self, parts: Sequence[Part], shown: Sequence[Queued]) -> tuple[Part, ...]:
         """These parts run now: advance their requests, age the others that were shown."""
-        queue = self.queue
+        queue, started = self.queue, self.started
         for request, _, tokens, _ in parts:
             queued = queue[request]
-            waited = self._turns(queued)
-            if queued.known == tokens:
+            starts = self.fresh.pop(request, None)
+            if queued.known > tokens:
+                started[request] = queued
+                queued.advance(tokens)
+                self._goes_on(queued, starts is not None)
+            else:
+                self.ahead -= queued.turns
                 del queue[request]
-            begins = not self.policy.admitted(queued)
-            queued.advance(tokens)
-            self.ahead += self._turns(queued) - waited
-            if begins and queued.known:
-                self._admitted_in_place(request)
+                started.pop(request, None)
         if len(parts) < len(shown):
             chosen = {part.request for part in parts}
             self._age(queued for queued in shown if queued.request not in chosen)
         return tuple(parts)
 
     def _age(self, passed_over: Iterable[Queued]) -> None:
+        every, longest = self.policy.ages_unstarted, self.longest_pass_over
         for queued in passed_over:
             queued.skipped += 1
-            if queued.skipped > self.longest_pass_over and self.policy.admitted(queued):
-                self.longest_pass_over = queued.skipped
+            if queued.skipped > longest and (every or queued.position or not queued.prompt_left):
+                longest = queued.skipped
+        self.longest_pass_over = longest
 
-    def _join(self, queued: Queued) -> None:
+    def _join(self, queued: Queued) -> Queued:
         """At the end of the queue."""
-        if self.bounded:
-            if self.policy.admitted(queued):
-                self.most_ahead = max(self.most_ahead, self.ahead)
-            self.ahead += self._turns(queued)
+        queued.place = self.joined
+        self.joined += 1
         self.queue[queued.request] = queued
+        return queued
 
-    def _admitted_in_place(self, request: int) -> None:
+    def _goes_on(self, queued: Queued, starts: bool) -> None:
+        """A part of a prompt has run, and it keeps its place in the queue. If it `starts`, it is admitted by that."""
+        turns = -(-queued.known // self.limits.max_tokens)
+        self.ahead += turns - queued.turns
+        queued.turns = turns
+        if not starts or self.policy.ages_unstarted:
+            return
         ahead = 0
-        for number, queued in self.queue.items():
-            if number == request:
+        for other in self.queue.values():
+            if other is queued:
                 break
-            ahead += self._turns(queued)
+            ahead += other.turns
         self.most_ahead = max(self.most_ahead, ahead)
-
-    def _turns(self, queued: Queued) -> int:
-        """Steps that it may take from one behind it in the queue."""
-        if not self.bounded or not self.policy.holds_up(queued):
-            return 0
-        return -(-queued.known // self.limits.max_tokens)
 
     def _hold_to_rules(self, chosen: Sequence[tuple[Queued, int]], shown: Sequence[Queued]) -> None:
         """A policy that breaks the rules is a bug of the policy: say which rule."""

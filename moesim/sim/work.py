@@ -97,23 +97,44 @@ def make_work(parts: tuple[Part, ...], trace: RoutingTrace, sequences: Sequence[
 
 
 def _layers(parts: tuple[Part, ...], trace: RoutingTrace, sequences: Sequence[int]) -> tuple[LayerWork, ...]:
-    experts = trace.experts
-    starts = [trace.offsets[sequences[part.request]] + part.start for part in parts]
-    chosen = [experts[row : row + part.tokens] for row, part in zip(starts, parts, strict=True)]
-    return tuple(_layer([c[:, layer] for c in chosen], parts) for layer in range(experts.shape[1]))
+    offsets = trace.offsets
+    chosen = rows_of(trace.experts, [(offsets[sequences[number]] + start, n) for number, start, n, _ in parts])
+    # The ids of each part stand together, k a token: [tokens of all parts][layer][k].
+    k, at, ranges = chosen.shape[2], 0, []
+    for part in parts:
+        ranges.append((at, at + part.tokens * k, part.prefill))
+        at += part.tokens * k
+    return tuple(_layer(chosen[:, layer].ravel().tolist(), ranges) for layer in range(chosen.shape[1]))
 
 
-def _layer(chosen: list[np.ndarray], parts: tuple[Part, ...]) -> LayerWork:
-    ranked: list[int] = []
+def rows_of(array: np.ndarray, pieces: Sequence[tuple[int, int]]) -> np.ndarray:
+    """Rows of `array` put together, piece by piece: the first row of each, and how many.
+
+    Most pieces of a step are single rows: those that stand together are looked up at once.
+    """
+    found, single = [], []
+    for row, count in pieces:
+        if count == 1:
+            single.append(row)
+            continue
+        if single:
+            found.append(array[np.array(single)])
+            single = []
+        found.append(array[row : row + count])
+    if single:
+        found.append(array[np.array(single)])
+    return found[0] if len(found) == 1 else np.concatenate(found)
+
+
+def _layer(ranked: list[int], ranges: Sequence[tuple[int, int, bool]]) -> LayerWork:
+    """`ranked` are the ids of all tokens; `ranges` say which of them are of a part, and whether that is of a prompt."""
     prefill: list[int] = []
     decode: list[int] = []
-    for ids, part in zip(chosen, parts, strict=True):
-        found = ids.ravel().tolist()
-        ranked += found
-        if part.prefill:
-            prefill += found
+    for start, end, of_prompt in ranges:
+        if of_prompt:
+            prefill += ranked[start:end]
         else:
-            decode += found
+            decode += ranked[start:end]
     experts = tuple(e for e in dict.fromkeys(ranked) if e >= 0)
     prefills, decodes = Counter(prefill), Counter(decode)
     of_prefill = tuple([prefills.get(e, 0) for e in experts])

@@ -120,6 +120,8 @@ class Workload:
             self.shares.append(share if len(share) else own)
         self.order = [self.rng.permutation(share) for share in self.shares]
         self.taken = [0] * len(self.domains)
+        self.mix: np.ndarray | None = None
+        """distribution function of the next request's domain"""
         self.gaps, self.gap = stream(seed, replication, "arrivals"), gap_of(traffic)
         self.lengths = [stream(seed, replication, purpose) for purpose in ("prompts", "outputs")]
         self.prompt = length_of(traffic.prompt, trace.prompt_tokens[eligibles])
@@ -166,8 +168,11 @@ class Workload:
     def _domain(self, number: int) -> int:
         if self.arrivals is not None and self.arrivals.domains is not None:
             return self.domains.index(self.arrivals.domains[number])
-        shares = weights(self.traffic, self.domains, min(1.0, number / max(1, self.traffic.requests - 1)))
-        return int(self.rng.choice(len(self.domains), p=shares))
+        if self.mix is None or isinstance(self.traffic.mix, Drift):
+            shares = weights(self.traffic, self.domains, min(1.0, number / max(1, self.traffic.requests - 1)))
+            self.mix = shares.cumsum()
+            self.mix /= self.mix[-1]
+        return int(self.mix.searchsorted(self.rng.random(), side="right"))  # as `choice` with probabilities does
 
     def _tokens(self, number: int, captured: int) -> tuple[int, int]:
         """Prompt and output tokens that a request asks for."""

@@ -27,6 +27,12 @@ FOREIGN = {
     b"\x1f\x8b": "is gzip data; unpack it first",
     b"PK\x03\x04": "is a zip archive; unpack it first",
     b"\x28\xb5\x2f\xfd": "is zstd data; unpack it first",
+    b"\xfd7zXZ": "is xz data; unpack it first",
+    b"BZh": "is bzip2 data; unpack it first",
+    b"\xff\xfe\0\0": "is UTF-32 text; save it as UTF-8",
+    b"\0\0\xfe\xff": "is UTF-32 text; save it as UTF-8",
+    b"\xff\xfe": "is UTF-16 text; save it as UTF-8",
+    b"\xfe\xff": "is UTF-16 text; save it as UTF-8",
     b"version https://git-lfs": "is a Git LFS pointer, not the file itself; fetch that",
 }
 
@@ -46,6 +52,8 @@ class Arrivals:
     meta: ArrivalsMeta = field(default_factory=lambda: ArrivalsMeta(name="", label="synthetic", requests=1))
     digest: str = ""
     dropped: int = 0
+    format: str = "moesim"
+    """of the file that it was read from"""
 
     def __len__(self) -> int:
         return len(self.arrival)
@@ -98,13 +106,13 @@ def _bytes(path: Path) -> bytes:
 
 def _sheet(path: Path, data: bytes, format: str, drop_empty: bool) -> tuple[Table | Mooncake, Sheet]:
     text = _text(path, data)
-    lines = text.replace("\r\n", "\n").split("\n")
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     while lines and not lines[-1].strip():
         lines.pop()
     made = _format(path, lines, format)
     sheet = Sheet(str(path), drop_empty)
-    made.read(lines, text.endswith("\n"), sheet)
-    sheet.finish()
+    made.read(lines, text.endswith(("\n", "\r")), sheet)
+    sheet.finish(len(lines))
     return made, sheet
 
 
@@ -123,26 +131,39 @@ def _text(path: Path, data: bytes) -> str:
         bad, text = error.start, data[: error.start].decode("utf-8-sig")
     if bad >= 0:
         line = text.count("\n", 0, bad) + 1
-        raise InputError(Problem(f"{path}:{line}", f"is no text (byte {bad}); expected CSV, JSON lines or Parquet"))
+        what = f"is no UTF-8 text (byte {bad}); expected CSV, JSON lines or Parquet"
+        raise InputError(Problem(f"{path}:{line}", what))
     return text
 
 
 def _format(path: Path, lines: list[str], format: str) -> Table | Mooncake:
     head = plain.FORMAT.first_line(lines)
-    first = lines[head] if head < len(lines) else ""
-    fitting = [made for made in TEXT.values() if made.fits(first)]
-    if format == "auto" and fitting:
-        return fitting[0]
     expected = "; ".join(f"{made.name}: {made.header}" for made in TEXT.values())
+    if head == len(lines):
+        raise InputError(Problem(f"{path}:{head}", f"holds only comments. Known are {expected}"))
+    first = lines[head]
+    fitting = [made for made in TEXT.values() if made.fits(first)]
+    if format == "auto" and (made := fitting[0] if fitting else _nearest(first)):
+        return made
     if format == "auto":
-        text = f"begins with {first[:60]!r}, which is no header of arrivals. Known are {expected}"
-        raise InputError(Problem(f"{path}:{head + 1}", text))
+        text = f"begins with {first[:60]!r}, which is no header of arrivals"
+        for mark in (";", "\t"):
+            if any(made.fits(first.replace(mark, ",")) for made in TEXT.values()):
+                text += f" (its values are separated by {mark!r}; expected commas)"
+        raise InputError(Problem(f"{path}:{head + 1}", f"{text}. Known are {expected}"))
     if format == "moesim":
         raise InputError(Problem(f"{path}:1", "is no Parquet file, as the format moesim is"))
     if fitting and TEXT[format] not in fitting:
         text = f"looks like the format {fitting[0].name} ({fitting[0].about}), not {format}: {TEXT[format].header}"
         raise InputError(Problem(f"{path}:{head + 1}", text))
     return TEXT[format]
+
+
+def _nearest(first: str) -> Table | None:
+    """The CSV format that has most of the header's columns; it says what is wrong with the others."""
+    tables = [made for made in TEXT.values() if isinstance(made, Table)]
+    best = max(tables, key=lambda made: made.known(first))
+    return best if best.known(first) else None
 
 
 def _arrivals(made: Table | Mooncake, sheet: Sheet, name: str, digest: str) -> Arrivals:
@@ -152,7 +173,7 @@ def _arrivals(made: Table | Mooncake, sheet: Sheet, name: str, digest: str) -> A
     domains = tuple(sheet.domains) if any(sheet.domains) else None
     meta = ArrivalsMeta(name=name, label="recorded", requests=len(arrival), source=made.about)
     prompt, output = (np.array(tokens, dtype=np.int32) for tokens in (sheet.prompts, sheet.outputs))
-    return Arrivals(arrival, prompt, output, domains, meta, digest, sheet.dropped)
+    return Arrivals(arrival, prompt, output, domains, meta, digest, sheet.dropped, made.name)
 
 
 # ---- pure functions

@@ -18,9 +18,10 @@ class ChunkedPrefill(Aged):
     source = "Sarathi-Serve (OSDI'24), 3; vLLM's default since 2024"
     cost = "O(queue)"
     starts_last = True
+    in_order = True
 
     def form(self, queue: Sequence[Queued], limits: Limits) -> list[tuple[Queued, int]]:
-        decoding = [q for q in queue if q.decoding]
-        begun = [q for q in queue if not q.decoding and q.position]
-        fresh = [q for q in queue if not q.decoding and not q.position]
+        decoding, begun, fresh = [], [], []
+        for q in queue:
+            (begun if q.position else fresh).append(q) if q.prompt_left else decoding.append(q)
         return pack(self.aged(queue, [*decoding, *begun, *fresh]), limits)

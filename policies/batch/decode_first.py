@@ -17,8 +17,9 @@ class DecodeFirst(Aged):
     source = "Orca (OSDI 2022)"
     cost = "O(queue)"
     starts_last = True
+    in_order = True
 
     def form(self, queue: Sequence[Queued], limits: Limits) -> list[tuple[Queued, int]]:
-        decoding = [q for q in queue if q.decoding]
-        prompts = [q for q in queue if not q.decoding]
+        decoding = [q for q in queue if not q.prompt_left]
+        prompts = [q for q in queue if q.prompt_left]
         return fill(self.aged(queue, [*decoding, *prompts]), limits)

@@ -15,6 +15,7 @@ class FirstCome(Aged):
 
     source = "Orca (OSDI 2022), 3.1: iteration-level, first come first served"
     cost = "O(queue)"
+    in_order = True
 
     def form(self, queue: Sequence[Queued], limits: Limits) -> list[tuple[Queued, int]]:
         return fill(self.aged(queue, queue), limits)

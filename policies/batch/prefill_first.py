@@ -16,7 +16,8 @@ class PrefillFirst(Aged):
 
     source = "vLLM before chunked prefill; TGI"
     cost = "O(queue)"
+    in_order = True
 
     def form(self, queue: Sequence[Queued], limits: Limits) -> list[tuple[Queued, int]]:
-        prompts = [q for q in queue if not q.decoding]
+        prompts = [q for q in queue if q.prompt_left]
         return fill(self.aged(queue, prompts or queue), limits)

@@ -171,6 +171,13 @@ def test_a_batcher_that_breaks_a_rule_is_found(tmp_path: Path, answer: str, says
     assert any(says in text for text in texts) if says else not texts
 
 
+def test_a_batcher_that_says_it_goes_in_order_and_does_not_is_found(tmp_path: Path) -> None:
+    answer = "[(queue[-1], 1)]"
+    assert not failed(run(tmp_path, "batch", BATCH.format(answer=answer)))
+    text = BATCH.format(answer=answer).replace("    def form", "    in_order = True\n\n    def form")
+    assert any("it is not in_order" in says for says in failed(run(tmp_path, "batch", text)).values())
+
+
 def test_undocumented_is_a_failure(tmp_path: Path) -> None:
     text = BATCH.format(answer="fill(queue, limits)").replace('    source, cost = "ours", "O(queue)"\n', "")
     found = failed(run(tmp_path, "batch", text.replace('    """Takes what came first."""\n', "")))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
+import lzma
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -123,7 +125,8 @@ def test_times_are_exact_in_decimals(tmp_path: Path) -> None:
 def test_ends_of_lines_do_not_matter(tmp_path: Path, name: str) -> None:
     text = GOOD[name]
     expected = table(read_arrivals(put(tmp_path, text)))
-    for other in (text.replace("\n", "\r\n"), text.rstrip("\n"), text + "\n\n", "\ufeff" + text):
+    others = (text.replace("\n", "\r\n"), text.replace("\n", "\r"), text.rstrip("\n"), text + "\n\n", "\ufeff" + text)
+    for other in others:
         assert table(read_arrivals(put(tmp_path, other))) == expected
         assert table(read_arrivals(put(tmp_path, other), format=name)) == expected
 
@@ -229,7 +232,6 @@ nan,10,5
         ":12: arrival_s 'nan' must be a number (s from the start of the trace)",
         ":13: time 99999999999 is more than a century; is its unit right?",
         ":14: prompt_tokens '100000000000' must be 1 to 10,000,000 tokens",
-        ":14: time 9 is before 99999999999 in line 13; requests must be sorted by time",
         ":15: has 2 values where the header has 3 columns; the file ends in the middle of this line",
     ]
 
@@ -249,7 +251,7 @@ WRONG = {
     "azure, truncated": (AZURE[:-4], ":4: has 2 values where the header has 3 columns; the file ends in the middle"),
     "azure, a column is called otherwise": (
         AZURE.replace("GeneratedTokens", "Generated"),
-        ":1: begins with 'TIMESTAMP,ContextTokens,Generated', which is no header of arrivals. Known are azure: ",
+        ":1: the header 'TIMESTAMP,ContextTokens,Generated' has no column GeneratedTokens; expected TIMESTAMP,Cont",
     ),
     "mooncake, negative": (MOONCAKE.replace("0,", "-1,", 1), ":1: time -1 ms is negative"),
     "mooncake, unsorted": (MOONCAKE.replace("3000.5", "1"), ":3: time 1 ms is before 3000 ms in line 2"),
@@ -275,15 +277,40 @@ WRONG = {
         "arrival_s,prompt_tokens,output_tokens,output_tokens\n0,1,1,1\n",
         ":1: the header 'arrival_s,prompt_tokens,output_tokens,output_tokens' has the column 'output_tokens' twice",
     ),
-    "header alone": ("arrival_s,prompt_tokens,output_tokens\n", ": holds no requests"),
-    "comments alone": ("# nothing\n", ":2: begins with '', which is no header of arrivals"),
+    "header alone": ("arrival_s,prompt_tokens,output_tokens\n", ":1: holds no requests up to its end"),
+    "comments alone": ("# nothing\n", ":1: holds only comments. Known are azure: TIMESTAMP"),
     "prose": ("Dear all,\nplease find attached\n", ":1: begins with 'Dear all,', which is no header of arrivals."),
     "empty": ("", ":1: is empty; expected arrivals"),
     "blank": (" \n\n", ":1: is empty; expected arrivals"),
     "gzip": (gzip.compress(AZURE.encode()), ":1: is gzip data; unpack it first"),
     "lfs": ("version https://git-lfs.github.com/spec/v1\noid sha256:00\n", ":1: is a Git LFS pointer, not the file"),
-    "binary": (AZURE.encode() + b"\xff\xfe\n", ":5: is no text (byte 143); expected CSV, JSON lines or Parquet"),
-    "zeros": (AZURE.encode() + b"1,\0,2\n", ":5: is no text (byte 145); expected CSV"),
+    "binary": (AZURE.encode() + b"\xff\xfe\n", ":5: is no UTF-8 text (byte 143); expected CSV, JSON lines or "),
+    "zeros": (AZURE.encode() + b"1,\0,2\n", ":5: is no UTF-8 text (byte 145); expected CSV"),
+    "utf-16": (AZURE.encode("utf-16"), ":1: is UTF-16 text; save it as UTF-8"),
+    "utf-16, no mark": (AZURE.encode("utf-16-le"), ":1: is no UTF-8 text (byte 1); expected CSV"),
+    "utf-32": (AZURE.encode("utf-32"), ":1: is UTF-32 text; save it as UTF-8"),
+    "xz": (lzma.compress(AZURE.encode()), ":1: is xz data; unpack it first"),
+    "bzip2": (bz2.compress(AZURE.encode()), ":1: is bzip2 data; unpack it first"),
+    "csv, semicolons": (
+        "arrival_s;prompt_tokens;output_tokens\n0;1;1\n",
+        ":1: begins with 'arrival_s;prompt_tokens;output_tokens', which is no header of arrivals (its values are separ",
+    ),
+    "csv, another case": (
+        "Arrival_s,prompt_tokens,output_tokens\n0,1,1\n",
+        ":1: the header 'Arrival_s,prompt_tokens,output_tokens' has no column arrival_s or arrival_ms or arrival_us or",
+    ),
+    "csv, no header": ("0,1,1\n", ":1: begins with '0,1,1', which is no header of arrivals. Known are azure: "),
+    "csv, digits of another script": (PLAIN.replace(",10,", ",\u0661,"), ":3: prompt_tokens '\u0661' must be a whole"),
+    "csv, a number of 5,000 digits": (PLAIN.replace(",10,", f",{'9' * 5000},"), ":3: prompt_tokens '99999999999999999"),
+    "csv, a time of 5,000 digits": (PLAIN.replace("0.25,", f"{'9' * 5000},"), ":4: time 99999999999999999999999999999"),
+    "csv, a time beyond all bounds": (PLAIN.replace("0.25,", "1e999999999,"), ":4: time 1e999999999 is more than a"),
+    "csv, a time below all bounds": (PLAIN.replace("0.25,", "-1e999999999,"), ":4: time -1e999999999 is negative"),
+    "csv, a time with underscores": (PLAIN.replace("0.25,", "1_0,"), ":4: arrival_s '1_0' must be a number (s from"),
+    "csv, a quote that does not end": (PLAIN.replace("0.25,", '"0.25,'), ":4: has 1 values where the header has 4"),
+    "csv, a quote without end": (PLAIN + f'"{"x" * 200_000}\n', ":6: has 1 values where the header has 4 columns"),
+    "mooncake, a number of 5,000 digits": (MOONCAKE.replace('h": 12', f'h": {"9" * 5000}'), ":2: input_length "),
+    "mooncake, not a number": (MOONCAKE.replace('h": 12', 'h": NaN'), ":2: input_length 'NaN' must be a whole number"),
+    "mooncake, deep": (MOONCAKE + "[" * 100_000 + "\n", ":4: is nested too deeply for a request"),
 }
 
 
@@ -336,7 +363,7 @@ def test_empty_requests_can_be_left_out_and_are_counted(tmp_path: Path) -> None:
     assert (table(read)[2:], read.dropped) == ([(48_000_000_000, 5, 6)], 2)
     empty = BURSTGPT.replace(",400,10,", ",400,0,").replace(",10,20,", ",10,0,")
     assert mistakes(put(tmp_path, empty), empty="drop") == [
-        ": holds no requests: all 2 have no prompt or no output tokens"
+        ":3: holds no requests up to its end: all 2 have no prompt or no output tokens"
     ]
     assert "time 1 is before" in mistakes(put(tmp_path, text + "1,GPT-4,5,0,5,API log\n"), empty="drop")[0]
 

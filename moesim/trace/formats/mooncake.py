@@ -59,10 +59,13 @@ def _object(line: str, number: int, last: bool, sheet: Sheet) -> dict[str, Any] 
         sheet.wrong(number, "is empty; a request is expected")
         return None
     try:
-        entry = json.loads(line, parse_float=Decimal)
-    except (ValueError, RecursionError) as error:
+        entry = json.loads(line, parse_float=Decimal, parse_int=Decimal)
+    except json.JSONDecodeError as error:
         cut = "; the file ends in the middle of this line" if last else ""
-        sheet.wrong(number, f"is no JSON ({str(error).splitlines()[0]}){cut}")
+        sheet.wrong(number, f"is no JSON ({error.msg}, column {error.colno}){cut}")
+        return None
+    except RecursionError:
+        sheet.wrong(number, "is nested too deeply for a request")
         return None
     if not isinstance(entry, dict):
         sheet.wrong(number, f"is no JSON object: {line.strip()[:40]!r}")
@@ -71,8 +74,7 @@ def _object(line: str, number: int, last: bool, sheet: Sheet) -> dict[str, Any] 
 
 
 def _text(value: object) -> str:
-    number = isinstance(value, int | Decimal) and not isinstance(value, bool)
-    return str(value) if number else json.dumps(value, default=str)
+    return str(value) if isinstance(value, Decimal) else json.dumps(value, default=str)
 
 
 FORMAT = Mooncake()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 
 from moesim.errors import InputError, Problem
 
@@ -12,7 +12,8 @@ MOST_TOLD = 20
 MOST_TOKENS = 10**7
 """of one prompt or output: more is a mistake of units"""
 LATEST_NS = 2**62
-WHOLE = re.compile(r"[+-]?\d+")
+WHOLE = re.compile(r"([+-]?)0*([0-9]+)")
+NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,9})?")
 TEMPORARY = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
 """ns in a unit of time"""
 
@@ -52,11 +53,11 @@ class Sheet:
         self.outputs.append(output)
         self.domains.append(domain)
 
-    def finish(self) -> None:
-        """Raise InputError with what was wrong, if anything was."""
+    def finish(self, lines: int) -> None:
+        """Raise InputError with what was wrong in the file of so many lines, if anything was."""
         if not self._problems and not self.times:
             left_out = f": all {self.dropped} have no prompt or no output tokens" if self.dropped else ""
-            self.wrong(0, f"holds no requests{left_out}")
+            self.wrong(lines, f"holds no requests up to its end{left_out}")
         if self._untold:
             self._problems.append(Problem(self.place, f"{self._untold:,} more mistakes are not listed"))
         if self._problems:
@@ -64,34 +65,38 @@ class Sheet:
 
     def tokens(self, line: int, text: str, name: str) -> int | None:
         """A number of tokens, 0 or more; `name` is its column."""
-        if not WHOLE.fullmatch(text):
+        match = WHOLE.fullmatch(text)
+        if not match:
             self.wrong(line, f"{name} {_short(text)} must be a whole number of tokens")
             return None
-        if not 0 <= (value := int(text)) <= MOST_TOKENS:
+        sign, digits = match.groups()
+        value = int(digits[:19])  # longer ones are too large in any case
+        if value > MOST_TOKENS or (value and sign == "-"):
             self.wrong(line, f"{name} {_short(text)} must be 1 to {MOST_TOKENS:,} tokens")
             return None
         return value
 
     def time(self, line: int, text: str, name: str, unit: str) -> int | None:
         """ns of a time in `unit`, exact in decimals."""
-        try:
-            value = Decimal(text) * TEMPORARY[unit]
-        except InvalidOperation:
-            value = Decimal("NaN")
-        if not value.is_finite():
+        if not NUMBER.fullmatch(text):
             self.wrong(line, f"{name} {_short(text)} must be a number ({unit} from the start of the trace)")
             return None
-        return round(value)
+        value = Decimal(text)
+        if not -LATEST_NS <= value <= LATEST_NS:  # in any unit; what is far larger cannot be multiplied
+            return LATEST_NS + 1 if value > 0 else -1
+        return round(value * TEMPORARY[unit])
 
     def _check_time(self, line: int, time: int, told: str) -> None:
+        told = told if len(told) <= 40 else f"{told[:37]}..."
         if time < 0:
             self.wrong(line, f"time {told} is negative; times count from the start of the trace")
         elif time > LATEST_NS:
             self.wrong(line, f"time {told} is more than a century; is its unit right?")
-        elif self._last is not None and time < self._last[0]:
-            _, before, above = self._last
-            self.wrong(line, f"time {told} is before {before} in line {above}; requests must be sorted by time")
-        self._last = (time, told, line)
+        else:
+            if self._last is not None and time < self._last[0]:
+                _, before, above = self._last
+                self.wrong(line, f"time {told} is before {before} in line {above}; requests must be sorted by time")
+            self._last = (time, told, line)
 
     def _has_tokens(self, line: int, prompt: int, output: int) -> bool:
         if prompt and output:

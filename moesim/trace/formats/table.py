@@ -38,6 +38,10 @@ class Table:
         names = _split(head)
         return {self.prompt, self.output} <= set(names) and any(time in names for time in self.times)
 
+    def known(self, head: str) -> int:
+        """How many of the columns that it needs a header has."""
+        return len({*self.times, self.prompt, self.output} & set(_split(head)))
+
     def read(self, lines: Sequence[str], ended: bool, sheet: Sheet) -> None:
         """Put every request of the lines into the sheet; `ended`: the last line has its newline."""
         start = self.first_line(lines)
@@ -87,7 +91,10 @@ class Table:
 
 
 def _split(line: str) -> list[str]:
-    cells = next(csv.reader([line]), []) if '"' in line else line.split(",")
+    try:
+        cells = next(csv.reader([line]), []) if '"' in line else line.split(",")
+    except csv.Error:  # a field that never ends
+        cells = [line]
     return [cell.strip() for cell in cells]
 
 

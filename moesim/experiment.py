@@ -292,7 +292,7 @@ class Scheduler(Frozen):
 LEAST_REQUESTS = 40
 """requests of a window whose warm-up is found: MSER-5 looks at means of five of them"""
 STEPS_OF_A_WINDOW = 10**6
-"""steps after which a run with a window is given up, where the file does not say"""
+"""steps after which a run with a window or of a search is given up, where the file does not say"""
 COMING = 4
 """times as many requests as are awaited may come, where the file does not say: more would come only to a server that is
 hopelessly overloaded, or that lets some starve"""
@@ -455,11 +455,11 @@ class Experiment(Frozen):
     @model_validator(mode="before")
     @classmethod
     def _until_the_window_is_over(cls, value: Any) -> Any:
-        """With a window, arrivals go on until it is over, and steps are no more than a limit."""
-        if not isinstance(value, Mapping) or value.get("window") is None:
+        """With a window, arrivals go on until it is over. There and in a search, steps are no more than a limit."""
+        if not isinstance(value, Mapping) or (value.get("window") is None and value.get("search") is None):
             return value
         given = {"steps": STEPS_OF_A_WINDOW, **{key: item for key, item in value.items() if item is not None}}
-        traffic, awaited = value.get("traffic"), awaited_of(value["window"])
+        traffic, awaited = value.get("traffic"), awaited_of(value.get("window"))
         if awaited and isinstance(traffic, Mapping) and traffic.get("requests") is None and not _drifts(traffic):
             given["traffic"] = {**traffic, "requests": min(COMING * awaited, EVERY)}
         return given
@@ -610,7 +610,8 @@ def _searched_rules(over: str, start: object, end: object, traffic: Any) -> list
     for key in over.split("."):
         value = value.get(key) if isinstance(value, Mapping) else None
     texts = []
-    if value is not None and value != start and not (over.endswith("scale") and value == 1):
+    told = isinstance(start, int | float) and value is not None and value != start
+    if told and not (over.endswith("scale") and value == 1):
         texts.append(f"{over} ({value}) is what it looks for, from {start} on: leave it out")
     if over.endswith("concurrency") and any(isinstance(v, float) and not v.is_integer() for v in (start, end)):
         texts.append(f"from ({start:g}) and to ({end:g}) must be whole numbers of users")

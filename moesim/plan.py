@@ -16,6 +16,7 @@ from moesim import grid, inputs, presets, search
 from moesim.document import Node, from_plain, read_document
 from moesim.errors import InputError, Problem, unknown
 from moesim.experiment import (
+    STEPS_OF_A_WINDOW,
     ArrivalsFile,
     Drift,
     Experiment,
@@ -206,7 +207,7 @@ def _rules(tree: Node, values: dict[str, Any]) -> Iterator[Problem]:
                 yield _node(tree, path).problem(text)
     for text in search_rules(values):
         yield tree.child("search").problem(text)
-    default = Experiment.model_fields["steps"].default
+    default = STEPS_OF_A_WINDOW if values.get("search") else Experiment.model_fields["steps"].default
     window = values.get("window")
     wrong = None if window else warmup_rule(values.get("steps", default), values.get("warmup_steps", 0))
     if wrong:

@@ -22,21 +22,22 @@ if TYPE_CHECKING:
 Config = TypeVar("Config", bound=Experiment)
 FOUND, NONE_MEETS, ALL_MEET = "found", "even from fails", "even to meets"
 WHOLE = "concurrency"  # a number of users; the others are rates
+LOADS = {"closed": WHOLE, "poisson": "rate", "gamma": "rate"}  # what traffic of a kind is without, if it is searched
 
 
 def filled(tree: Node) -> Node:
-    """A point of a grid, with the first value to try where what it searches has none."""
+    """A point of a grid, with the first value to try where what it searches has none.
+
+    A search with a mistake of its own has some value, so that it alone is told and no missing rate.
+    """
     search, traffic = tree.child("search"), tree.child("traffic")
-    over = search.child("over").value or Search.model_fields["over"].default
+    key = LOADS.get(str(traffic.child("kind").value)) if traffic.is_mapping else None
+    if search.value is None or key is None or traffic.child(key).value is not None:
+        return tree
     start = search.child("from")
-    if not isinstance(over, str) or not isinstance(start.value, int | float) or not traffic.is_mapping:
-        return tree
-    section, _, key = over.partition(".")
-    if section != "traffic" or key not in ("rate", WHOLE) or traffic.child(key).value is not None:
-        return tree
-    if traffic.child("kind").value not in (("closed",) if key == WHOLE else ("poisson", "gamma")):
-        return tree
-    value = int(start.value) if key == WHOLE and float(start.value).is_integer() else start.value
+    value: int | float = 1
+    if isinstance(start.value, int | float):
+        value = int(start.value) if key == WHOLE and float(start.value).is_integer() else start.value
     given = Node(traffic.value | {key: Node(value, start.where, join(traffic.path, key))}, traffic.where, traffic.path)
     return Node(tree.value | {"traffic": given}, tree.where, tree.path)
 

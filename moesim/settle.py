@@ -29,7 +29,8 @@ def settle(runs: Sequence[Run], results: Sequence[RunResult]) -> list[RunResult]
     """The results in the same order, with their windows chosen and what was decided among their counters.
 
     `open_traffic`, `overloaded`, `warmup_needed` (requests, by MSER-5; NONE without a window), `unsettled` (the
-    transient did not end within what could be left out), `cut_off` (the run ended before all requests had left).
+    transient did not end within what could be left out), `cut_off` (the run ended before all requests had left),
+    `steps_ended` (without a window: `steps` were over before all requests had come and left).
     """
     pairs = list(zip(runs, results, strict=True))
     fresh = [_judged(run, result) for run, result in pairs]
@@ -134,5 +135,15 @@ def _settled(run: Run, result: RunResult, judged: tuple[int, bool], over: bool, 
         cut_off = bool(result.windows["cut_off"][-1])
         counters["arrivals_ended"] = bool(counters.get("arrivals_ended")) and not over
         told = {"cut_off": cut_off, "unsettled": not (over or cut_off) and (not ended or needed > first)}
+    told |= {"steps_ended": _steps_ended(run, result)}
     told |= {"warmup_needed": needed, "open_traffic": is_open(run), "overloaded": over}
     return replace(result, counters=counters | told, requests=requests, steps=steps)
+
+
+def _steps_ended(run: Run, result: RunResult) -> bool:
+    """Whether open traffic, which is asked for by the number of requests, met the end of `steps` first."""
+    config, finished = run.config, result.requests["finished_ns"]
+    if config.window is not None or not is_open(run):
+        return False
+    all_left = len(finished) >= config.traffic.requests and bool((finished >= 0).all())
+    return result.counters["steps"] + config.warmup_steps >= config.steps and not all_left

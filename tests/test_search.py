@@ -268,3 +268,29 @@ def test_the_requests_that_count_must_be_known_beforehand() -> None:
 def test_mistakes_say_what_would_be_right(changes: dict[str, Any], text: str) -> None:
     with pytest.raises(InputError, match=text):
         read_plan(tiny(**(OPEN | changes)))
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "text"),
+    [
+        ("poisson", {"from": "one", "to": 3}, "search.from: 'one' must be a number"),
+        ("poisson", {"to": 3}, "search.from: is missing"),
+        ("poisson", {"from": 1, "to": 3, "over": "rate"}, "search.over: unknown value 'rate'"),
+        ("poisson", {"from": 1, "to": 3, "over": "traffic.concurrency"}, "search: over traffic.concurrency belongs to"),
+        ("closed", {"from": 1, "to": 3}, "search: over traffic.rate belongs to traffic of kind poisson or gamma"),
+        ("gamma", "traffic.rate", "search: 'traffic.rate' must be a mapping"),
+    ],
+)
+def test_a_mistake_of_a_search_is_told_alone(kind: str, given: Any, text: str) -> None:
+    traffic = {"kind": kind, "requests": 8} | ({"cv": 2} if kind == "gamma" else {})
+    with pytest.raises(InputError) as refused:
+        read_plan(tiny(**(OPEN | {"traffic": traffic, "search": given})))
+    (problem,) = refused.value.problems
+    assert f"{problem}".find(text) >= 0, problem
+
+
+def test_a_search_goes_on_until_all_requests_are_answered() -> None:
+    # The 1,000 steps of other runs would end one of some hundred requests early, and nobody would see it.
+    assert plain(steps=None).steps == 10**6 and plain(steps=70).steps == 70
+    (config,) = read_plan(tiny(**(OPEN | {"steps": None, "warmup_steps": 1500}))).configs
+    assert config.steps == 10**6

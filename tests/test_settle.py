@@ -208,3 +208,20 @@ def test_a_batching_server_near_what_it_can_do(batch: str, light: float, heavy: 
     }
     found = moesim.run(windowed(**case, replications=4, seed=3), out=tmp_path / "r", figures=False).summary
     assert found["overloaded"].tolist() == [False] * 4 + [True] * 4
+
+
+@pytest.mark.parametrize(
+    ("changes", "ended"),
+    [
+        ({"steps": 30}, True),  # 40 requests of 3 tokens, 2 in a step: more steps than that
+        ({"steps": 5000}, False),
+        ({"steps": 30, "traffic": {"kind": "closed", "concurrency": 2, "requests": 40}}, False),  # asked for by steps
+        ({"steps": 30, "schedule": "frozen"}, False),
+    ],
+)
+def test_open_traffic_that_steps_cut_short_is_said(tmp_path: Path, changes: dict[str, Any], ended: bool) -> None:
+    plain = {"traffic": POISSON | {"requests": 40}, "scheduler": {"max_requests": 2}, "warmup_steps": 2}
+    found = moesim.run(tiny(**(plain | changes)), out=tmp_path / "r", figures=False)
+    assert found.summary["steps_ended"].tolist() == [ended]
+    said = "1 of 1 runs ran out of `steps` before all their requests had come and left"
+    assert (said in (found.folder / "table.txt").read_text()) == ended

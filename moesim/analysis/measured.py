@@ -38,6 +38,7 @@ def _windows(configurations: Sequence[Configuration]) -> list[str]:
 def _unsettled(configurations: Sequence[Configuration]) -> list[str]:
     texts = {
         "unsettled": "may not have settled when measuring began (MSER-5); measure more requests",
+        "steps_ended": "ran out of `steps` before all their requests had come and left; give more, or a window",
         "arrivals_ended": "had no more arrivals before all that are measured had left: their end is too quiet",
     }
     runs = sum(len(c.runs) for c in configurations)

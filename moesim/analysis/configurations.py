@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from moesim.analysis.searched import LARGEST, largest_of
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -270,8 +272,12 @@ def grouped(configurations: Iterable[Configuration]) -> dict[tuple[tuple[str, st
 
 
 def best(configurations: Sequence[Configuration], column: str) -> Configuration | None:
-    """The one with the least mean of a column over its replications, the first of equals; None without any value."""
-    means = [(c.mean(column), place) for place, c in enumerate(configurations)]
+    """The one with the least mean of a column over its replications, the first of equals; None without any value.
+
+    Of a largest load that was searched for the one with the greatest.
+    """
+    sign = -1 if column in LARGEST else 1
+    means = [(sign * c.mean(column), place) for place, c in enumerate(configurations)]
     ranked = sorted(pair for pair in means if not math.isnan(pair[0]))
     return configurations[ranked[0][1]] if ranked else None
 
@@ -286,11 +292,14 @@ def baseline(group: Sequence[Configuration], column: str) -> Configuration | Non
 
 
 def judged_by(group: Sequence[Configuration]) -> str:
-    """The time by which a group is judged: per output token of the span, or in open traffic the normalized latency.
+    """The column by which a group is judged: the time per output token of the span, or in open traffic the normalized latency.
 
     An open server that keeps up serves what comes, so that its time per token is that of the traffic, whatever the
-    policy. Where none keeps up the time per token is what the server can do.
+    policy. Where none keeps up the time per token is what the server can do. What has searched for its largest load is
+    judged by that.
     """
+    if largest := largest_of(group):
+        return largest
     found = any(c.holds("open_traffic") for c in group) and any(not math.isnan(c.mean(LATENCY)) for c in group)
     return LATENCY if found else TIME
 
@@ -308,11 +317,12 @@ def bound(group: Sequence[Configuration], column: str) -> Configuration | None:
 
 
 def ranked(group: Sequence[Configuration]) -> list[Configuration]:
-    """A group with presets in the order of its times; another one as it is."""
+    """A group with presets, the best first; another one as it is."""
     if not any(c.preset for c in group):
         return list(group)
-    times = {c: c.mean(judged_by(group)) for c in group}
-    return sorted(group, key=lambda c: (math.isnan(times[c]), times[c]))
+    column = judged_by(group)
+    means = {c: c.mean(column) * (-1 if column in LARGEST else 1) for c in group}
+    return sorted(group, key=lambda c: (math.isnan(means[c]), means[c]))
 
 
 def deployable(group: Sequence[Configuration]) -> list[Configuration]:

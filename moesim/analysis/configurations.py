@@ -292,7 +292,7 @@ def baseline(group: Sequence[Configuration], column: str) -> Configuration | Non
 
 
 def judged_by(group: Sequence[Configuration]) -> str:
-    """The column by which a group is judged: the time per output token of the span, or in open traffic the normalized latency.
+    """The column by which a group is judged: time per output token of the span, in open traffic normalized latency.
 
     An open server that keeps up serves what comes, so that its time per token is that of the traffic, whatever the
     policy. Where none keeps up the time per token is what the server can do. What has searched for its largest load is

@@ -292,14 +292,16 @@ def baseline(group: Sequence[Configuration], column: str) -> Configuration | Non
 
 
 def judged_by(group: Sequence[Configuration]) -> str:
-    """The column by which a group is judged: time per output token of the span, in open traffic normalized latency.
+    """The column by which a group is judged: its time, or the largest load where that is what was searched for."""
+    return largest_of(group) or time_of(group)
+
+
+def time_of(group: Sequence[Configuration]) -> str:
+    """The time that tells the policies of a group apart: per output token, in open traffic the normalized latency.
 
     An open server that keeps up serves what comes, so that its time per token is that of the traffic, whatever the
-    policy. Where none keeps up the time per token is what the server can do. What has searched for its largest load is
-    judged by that.
+    policy. Where none keeps up the time per token is what the server can do.
     """
-    if largest := largest_of(group):
-        return largest
     found = any(c.holds("open_traffic") for c in group) and any(not math.isnan(c.mean(LATENCY)) for c in group)
     return LATENCY if found else TIME
 
@@ -307,7 +309,7 @@ def judged_by(group: Sequence[Configuration]) -> str:
 def time_words(groups: Iterable[Sequence[Configuration]]) -> str:
     """What the times of these groups are, for an axis."""
     names = {TIME: "time per output token", LATENCY: "normalized latency"}
-    found = dict.fromkeys(names[judged_by(group)] for group in groups)
+    found = dict.fromkeys(names[time_of(group)] for group in groups)
     return f"{' or '.join(found)} ({'ms' if list(found) == [names[TIME]] else 'ms per token'})"
 
 

@@ -27,8 +27,8 @@ def largest_of(group: Sequence[Configuration]) -> str:
 
 
 def _tried(c: Configuration, name: str) -> bool:
-    ends = (f"{name.removeprefix('max_')}_{end}" for end in ("met", "failed"))
-    return any(not math.isnan(value) for end in ends for value in c.values(end))
+    load = name.removeprefix("max_")
+    return any(not math.isnan(value) for column in (name, f"{load}_met", f"{load}_failed") for value in c.values(column))
 
 
 def not_found(c: Configuration, column: str) -> str:

@@ -65,7 +65,7 @@ def _figures(configurations: Sequence[Configuration]) -> Iterator[Drawn]:
 
 
 def by_themselves(configurations: Sequence[Configuration]) -> list[Configuration]:
-    """Those with figures of their own: the loads of a sweep have theirs together, a search is of several loads."""
+    """Those with figures of their own: a sweep has its together, a search is of many loads."""
     together = {c for sweep in sweeps(configurations) if len(sweep.loads) > 2 for c in sweep.configurations}
     return [c for c in configurations if c not in together and not largest_of([c])]
 

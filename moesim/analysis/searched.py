@@ -28,7 +28,8 @@ def largest_of(group: Sequence[Configuration]) -> str:
 
 def _tried(c: Configuration, name: str) -> bool:
     load = name.removeprefix("max_")
-    return any(not math.isnan(value) for column in (name, f"{load}_met", f"{load}_failed") for value in c.values(column))
+    columns = (name, f"{load}_met", f"{load}_failed")
+    return any(not math.isnan(value) for column in columns for value in c.values(column))
 
 
 def not_found(c: Configuration, column: str) -> str:

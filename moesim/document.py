@@ -66,7 +66,9 @@ def read_document(path: Path | str) -> Node:
 
 
 def from_plain(value: Any, path: str = "", where: str = "") -> Node:
-    """A node of plain Python data (dicts, lists, scalars)."""
+    """A node of plain Python data (dicts, lists, scalars); scalars and arrays of numpy are taken as Python's."""
+    if type(value).__module__ == "numpy":  # asked for by name, so that numpy need not be imported
+        value = value.tolist()
     if isinstance(value, Mapping):
         return Node({str(k): from_plain(v, join(path, str(k)), where) for k, v in value.items()}, where, path)
     if isinstance(value, list | tuple | range):

@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -134,3 +135,12 @@ plain = st.recursive(
 @given(plain)
 def test_plain_data_comes_back_as_it_was(value: Any) -> None:
     assert from_plain(value).plain() == value
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    numbers = {"slots": np.int64(4), "share": np.float64(0.5), "axis": np.arange(2), "deep": [np.bool_(True)]}
+    plain = from_plain(numbers).plain()
+    assert plain == {"slots": 4, "share": 0.5, "axis": [0, 1], "deep": [True]}
+    assert [type(value) for value in (plain["slots"], plain["share"], *plain["axis"], *plain["deep"])] == [
+        int, float, int, int, bool,
+    ]  # fmt: skip

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from moesim.analysis.searched import LARGEST, largest_of
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -270,8 +272,12 @@ def grouped(configurations: Iterable[Configuration]) -> dict[tuple[tuple[str, st
 
 
 def best(configurations: Sequence[Configuration], column: str) -> Configuration | None:
-    """The one with the least mean of a column over its replications, the first of equals; None without any value."""
-    means = [(c.mean(column), place) for place, c in enumerate(configurations)]
+    """The one with the least mean of a column over its replications, the first of equals; None without any value.
+
+    Of a largest load that was searched for the one with the greatest.
+    """
+    sign = -1 if column in LARGEST else 1
+    means = [(sign * c.mean(column), place) for place, c in enumerate(configurations)]
     ranked = sorted(pair for pair in means if not math.isnan(pair[0]))
     return configurations[ranked[0][1]] if ranked else None
 
@@ -286,7 +292,12 @@ def baseline(group: Sequence[Configuration], column: str) -> Configuration | Non
 
 
 def judged_by(group: Sequence[Configuration]) -> str:
-    """The time by which a group is judged: per output token of the span, or in open traffic the normalized latency.
+    """The column by which a group is judged: its time, or the largest load where that is what was searched for."""
+    return largest_of(group) or time_of(group)
+
+
+def time_of(group: Sequence[Configuration]) -> str:
+    """The time that tells the policies of a group apart: per output token, in open traffic the normalized latency.
 
     An open server that keeps up serves what comes, so that its time per token is that of the traffic, whatever the
     policy. Where none keeps up the time per token is what the server can do.
@@ -298,7 +309,7 @@ def judged_by(group: Sequence[Configuration]) -> str:
 def time_words(groups: Iterable[Sequence[Configuration]]) -> str:
     """What the times of these groups are, for an axis."""
     names = {TIME: "time per output token", LATENCY: "normalized latency"}
-    found = dict.fromkeys(names[judged_by(group)] for group in groups)
+    found = dict.fromkeys(names[time_of(group)] for group in groups)
     return f"{' or '.join(found)} ({'ms' if list(found) == [names[TIME]] else 'ms per token'})"
 
 
@@ -308,11 +319,12 @@ def bound(group: Sequence[Configuration], column: str) -> Configuration | None:
 
 
 def ranked(group: Sequence[Configuration]) -> list[Configuration]:
-    """A group with presets in the order of its times; another one as it is."""
+    """A group with presets, the best first; another one as it is."""
     if not any(c.preset for c in group):
         return list(group)
-    times = {c: c.mean(judged_by(group)) for c in group}
-    return sorted(group, key=lambda c: (math.isnan(times[c]), times[c]))
+    column = judged_by(group)
+    means = {c: c.mean(column) * (-1 if column in LARGEST else 1) for c in group}
+    return sorted(group, key=lambda c: (math.isnan(means[c]), means[c]))
 
 
 def deployable(group: Sequence[Configuration]) -> list[Configuration]:

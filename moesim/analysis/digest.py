@@ -28,6 +28,7 @@ from moesim.analysis.configurations import (
 from moesim.analysis.gap import against_baseline, column_of, gap
 from moesim.analysis.layout import WIDTH, Column, Line, fit, join, number, plain, share, significant, wrapped
 from moesim.analysis.naming import heading, sets
+from moesim.analysis.searched import largest_of
 from moesim.analysis.table import footer, no_bound, warning
 
 LONGEST = 24  # characters of a policy and its scope
@@ -71,7 +72,8 @@ def _free_words(group: Group, width: int) -> list[str]:
     """Which differences in latency are real, and who has no latency."""
     if not latency_table.is_free(group):
         return []
-    return [*latency_table.without(group, width), *latency_table.words(group, width)]
+    told = [*latency_table.without(group, width), *latency_table.unbounded(group), *latency_table.words(group, width)]
+    return [*latency_table.loads(group, width), *told]
 
 
 def _cells(group: Group, columns: Sequence[Column]) -> list[str]:
@@ -103,7 +105,7 @@ def _baseline(group: Group) -> str:
 
 def _baseline_time(group: Group) -> str:
     column = judged_by(group)
-    base = baseline(group, column)
+    base = None if largest_of(group) else baseline(group, column)
     return significant(base.mean(column) / 1e6) if base else ""
 
 
@@ -118,12 +120,12 @@ def _chosen(group: Group) -> str:
 
 
 def _chosen_time(group: Group) -> str:
-    found = _better(group)
+    found = None if largest_of(group) else _better(group)
     return number(compare.mean(found.values(judged_by(group)) / 1e6)) if found else ""
 
 
 def _chosen_difference(group: Group) -> str:
-    found = _better(group)
+    found = None if largest_of(group) else _better(group)
     return difference(against_baseline(found, group, judged_by(group))) if found else ""
 
 
@@ -137,7 +139,7 @@ def _chosen_gap(measure: str) -> Callable[[Group], str]:
 
 def _oracle(group: Group) -> str:
     column = judged_by(group)
-    found = bound(group, column)
+    found = None if largest_of(group) else bound(group, column)
     relative = against_baseline(found, group, column) if found else compare.NOTHING
     if math.isnan(relative.value):
         return ""

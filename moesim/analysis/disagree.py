@@ -10,6 +10,7 @@ from moesim.analysis import compare
 from moesim.analysis.compare import Interval
 from moesim.analysis.configurations import Configuration, baseline, deployable
 from moesim.analysis.gap import column_of, paired
+from moesim.analysis.searched import largest_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,7 @@ def _reversal(ours: Configuration, theirs: Configuration) -> Iterator[Reversal]:
 
 def words(group: Sequence[Configuration], most: int = 3) -> list[str]:
     """A line that says how often it happens in a group of presets, and the plainest against each that is beaten so."""
-    if not any(c.preset for c in group) or len(group[0].units) < 2:
+    if not any(c.preset for c in group) or largest_of(group) or len(group[0].units) < 2:
         return []
     found = reversals(group)
     others = len(deployable(group))

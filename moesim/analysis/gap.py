@@ -20,6 +20,7 @@ import numpy as np
 from moesim.analysis import compare
 from moesim.analysis.compare import NOTHING, Interval
 from moesim.analysis.configurations import Configuration, baseline, bound, grouped, judged_by, read
+from moesim.analysis.searched import largest_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -63,9 +64,9 @@ def column_of(measure: str, group: Sequence[Configuration]) -> str:
 def gap(configuration: Configuration, group: Sequence[Configuration], column: str) -> Interval:
     """Gap captured by one configuration of its group, with Fieller's paired interval; NOTHING where it is blank.
 
-    Presets have none: they differ in more than the cache.
+    Presets have none: they differ in more than the cache. Nor have searches, whose runs differ in their load.
     """
-    if configuration.preset:
+    if configuration.preset or largest_of(group):
         return NOTHING
     base, oracle = baseline(group, column), bound(group, column)
     if base is None or oracle is None or any(_overloaded(c) for c in (base, oracle, configuration)):

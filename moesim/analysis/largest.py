@@ -10,7 +10,8 @@ from moesim.analysis import compare, drawing
 from moesim.analysis.compare import Interval
 from moesim.analysis.configurations import Configuration
 from moesim.analysis.gap import paired
-from moesim.analysis.sweep import LARGEST, Sweep
+from moesim.analysis.searched import LARGEST, not_found, promise
+from moesim.analysis.sweep import Sweep
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
 
 LETTER = 0.085  # inches of a letter of a name
 ROW = 0.3
-LIMITS = {"ttft": "TTFT", "tpot": "TPOT", "e2e": "end-to-end"}
-NOT_FOUND = {"even from fails": "below", "even to meets": "above"}
 
 
 def largest_load(sweep: Sweep, title: str) -> Figure | None:
@@ -41,12 +40,12 @@ def largest_load(sweep: Sweep, title: str) -> Figure | None:
     left.set_xlabel(LARGEST[sweep.axis])
     _points(left, sweep, [values[c] for _, c in rows])
     for place, (_, c) in enumerate(rows):
-        if words := _not_found(sweep, c):
+        if words := not_found(c, sweep.axis):
             left.annotate(words, (0.02, place), xycoords=("axes fraction", "data"), fontsize=8, color="#444444",
                           verticalalignment="center")  # fmt: skip
     if several:
         _differences(panels[0, 1], sweep, [c for _, c in rows])
-    below = f"largest load at which {_promise(rows[0][1])}"
+    below = f"largest load at which {promise(rows[0][1])}"
     return drawing.finish(figure, panels, (title, below), sweep.configurations, bars=", with 95 % intervals")
 
 
@@ -66,27 +65,3 @@ def _differences(panel: Axes, sweep: Sweep, rows: Sequence[Configuration]) -> No
     panel.axvline(0, color="#444444", linewidth=0.8)
     _points(panel, sweep, found)
     panel.set_xlabel(f"paired difference from {next(iter(sweep.lines))} (%)")
-
-
-def _not_found(sweep: Sweep, c: Configuration) -> str:
-    """`below 0.5 in 2 of 4 replications`, or nothing."""
-    end = {"below": "failed", "above": "met"}
-    told = []
-    for outcome, side in NOT_FOUND.items():
-        runs = c.runs[c.runs["search_outcome"] == outcome]
-        if len(runs):
-            limit = float(runs[f"{sweep.axis.removeprefix('max_')}_{end[side]}"].iloc[0])
-            of = f" in {len(runs)} of {len(c.runs)} replications" if len(c.runs) > 1 else ""
-            told.append(f"{side} {limit:g}{of}")
-    return "; ".join(told)
-
-
-def _promise(c: Configuration) -> str:
-    """The objective in words: `90 % of the requests keep TTFT 2 s, TPOT 200 ms`."""
-    limits = {name: c.mean(f"objective_{name}_s") for name in LIMITS}
-    kept = [f"{LIMITS[name]} {_seconds(limit)}" for name, limit in limits.items() if not math.isnan(limit)]
-    return f"{c.mean('objective_share') * 100:.0f} % of the requests keep {', '.join(kept)}"
-
-
-def _seconds(limit: float) -> str:
-    return f"{limit:g} s" if limit >= 1 else f"{limit * 1000:g} ms"

@@ -19,6 +19,7 @@ from moesim.analysis.configurations import (
 from moesim.analysis.disagree import relative
 from moesim.analysis.gap import paired
 from moesim.analysis.layout import Line, number, wrapped
+from moesim.analysis.searched import largest_of, not_found
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +41,23 @@ FIGURES = (
     Figure("ttft_p95_ns", ("TTFT p95", "ms")),
     Figure("tpot_mean_ns", ("TPOT mean", "ms")),
     Figure("tpot_p95_ns", ("TPOT p95", "ms")),
+    Figure("itl_mean_ns", ("ITL mean", "ms")),
+    Figure("itl_p95_ns", ("ITL p95", "ms")),
     Figure("e2e_mean_ns", ("e2e mean", "ms")),
     Figure("e2e_p95_ns", ("e2e p95", "ms")),
     Figure("normalized_mean_ns", ("normalized mean", "ms")),
     Figure("normalized_p95_ns", ("normalized p95", "ms")),
+    Figure("attainment", ("attainment", "%"), 100.0),
+    Figure("goodput_requests_per_s", ("goodput", "requests/s"), 1.0),
     Figure("throughput_tokens_per_s", ("throughput", "tokens/s"), 1.0, False),
     Figure("unique_experts_per_event", ("unique experts", "a layer"), 1.0, False),
 )
+LOADS = {
+    "max_rate": Figure("max_rate", ("largest rate", "requests/s"), 1.0, False),
+    "max_scale": Figure("max_scale", ("largest rate", "x the file's"), 1.0, False),
+    "max_concurrency": Figure("max_concurrency", ("most", "users"), 1.0, False),
+}
+"""what there is of a search, whose runs differ in their load"""
 MARKS = (
     "below a group, of its measured requests: mean ± half of its 95 % interval, then the paired difference from B;",
     "  real where the 95 % interval of the difference excludes 0, else (in parentheses). One comparison at a time",
@@ -59,7 +70,7 @@ def is_free(group: Sequence[Configuration]) -> bool:
 
 def lines(group: Sequence[Configuration], width: int) -> list[Line]:
     """The figures of a group, as many beside each other as fit, and in words what is real of its best policy."""
-    shown = [f for f in FIGURES if any(not math.isnan(c.mean(f.column)) for c in group)]
+    shown = figures_of(group)
     names = [f"{_mark(c, group)} {_name(c)}" for c in group]
     left = max(map(len, names), default=0)
     base = baseline(group, judged_by(group))
@@ -71,7 +82,29 @@ def lines(group: Sequence[Configuration], width: int) -> list[Line]:
             cells = [column[row].rjust(size) for column, size in zip(block, sizes, strict=True)]
             style = "head" if row < 2 else "oracle" if group[row - 2].level == "oracle" else "plain"
             result.append(Line(f"{name.ljust(left)}  {'  '.join(cells)}".rstrip(), style))
-    return result + [Line(text, "note") for text in (*without(group, width), *words(group, width))]
+    told = (*without(group, width), *unbounded(group), *words(group, width))
+    return result + [Line(text, "note") for text in told]
+
+
+def figures_of(group: Sequence[Configuration]) -> list[Figure]:
+    """The figures that a group has: of searches the largest load alone."""
+    if largest := largest_of(group):
+        return [LOADS[largest]]
+    return [f for f in FIGURES if any(not math.isnan(c.mean(f.column)) for c in group)]
+
+
+def loads(group: Sequence[Configuration], width: int) -> list[str]:
+    """Of searches, in words: the largest load of each policy with its interval, the best first."""
+    largest = largest_of(group)
+    found = sorted((-c.mean(largest), place) for place, c in enumerate(group) if not math.isnan(c.mean(largest)))
+    values = [f"{_name(group[place])} {number(compare.mean(group[place].values(largest)))}" for _, place in found]
+    return wrapped([f"{LOADS[largest].name}: {values[0]}", *values[1:]], width) if values else []
+
+
+def unbounded(group: Sequence[Configuration]) -> list[str]:
+    """Which searches ended at their first or last load."""
+    found = ((c, not_found(c, largest)) for c in group if (largest := largest_of(group)))
+    return [f"{_name(c)}: {text}" for c, text in found if text]
 
 
 def _blocks(columns: list[list[str]], width: int) -> Iterator[list[list[str]]]:
@@ -134,7 +167,8 @@ def without(group: Sequence[Configuration], width: int) -> list[str]:
         if c.unmeasured:
             found.setdefault(c.unmeasured, []).append(_name(c))
     told = {why: ["all of them"] if len(names) == len(group) else names for why, names in found.items()}
-    return [text for why, names in told.items() for text in wrapped([f"{why}: {names[0]}", *names[1:]], width)]
+    of = " at the load found (measure more requests)" if largest_of(group) else ""
+    return [text for why, names in told.items() for text in wrapped([f"{why}{of}: {names[0]}", *names[1:]], width)]
 
 
 def words(group: Sequence[Configuration], width: int) -> list[str]:
@@ -143,7 +177,7 @@ def words(group: Sequence[Configuration], width: int) -> list[str]:
     base, ours = baseline(group, column), best(deployable(group), column)
     if base is None or ours is None or ours is base or len(ours.units) < 2:
         return []
-    found = [(f, relative(ours, base, f.column)) for f in FIGURES]
+    found = [(f, relative(ours, base, f.column)) for f in figures_of(group)]
     known = [(f, interval) for f, interval in found if not math.isnan(interval.value)]
     real = [f"{f.name} {_percent(interval)}" for f, interval in known if is_real(ours, base, f.column)]
     rest = [f.name for f, _ in known if not is_real(ours, base, f.column)]

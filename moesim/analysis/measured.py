@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from moesim.analysis.configurations import Configuration
+from moesim.analysis.searched import largest_of, promise
 
 
 def warnings(configurations: Sequence[Configuration]) -> list[str]:
     """Said before anything else: configurations whose latencies mean nothing."""
     found = []
     total = len(configurations)
-    over = sum(c.holds("overloaded") for c in configurations)
+    over = sum(c.holds("overloaded") and not largest_of([c]) for c in configurations)
     cut = sum(c.holds("cut_off") for c in configurations)
     if over:
         found.append(f"OVERLOADED: {over} of {total} configurations cannot keep up; their latencies grow with the run.")
@@ -22,7 +23,8 @@ def warnings(configurations: Sequence[Configuration]) -> list[str]:
 
 def notes(configurations: Sequence[Configuration]) -> list[str]:
     """Which requests are measured, whether the beginning shows in them, and which replications count as one."""
-    return [*_windows(configurations), *_unsettled(configurations), *_open(configurations), *_clusters(configurations)]
+    said = (_windows, _unsettled, _open, _searched, _clusters)
+    return [text for note in said for text in note(configurations)]
 
 
 def _windows(configurations: Sequence[Configuration]) -> list[str]:
@@ -47,11 +49,19 @@ def _unsettled(configurations: Sequence[Configuration]) -> list[str]:
 
 
 def _open(configurations: Sequence[Configuration]) -> list[str]:
-    if not any(c.holds("open_traffic") for c in configurations):
+    if not any(c.holds("open_traffic") and not largest_of([c]) for c in configurations):
         return []
     return [
         "open traffic: ms per token is the mean normalized latency (end-to-end / output tokens), by which B and * are",
         "  chosen; where all are overloaded it is the time per output token, what the server can do",
+    ]
+
+
+def _searched(configurations: Sequence[Configuration]) -> list[str]:
+    found = dict.fromkeys(promise(c) for c in configurations if largest_of([c]))
+    return [
+        *(f"largest load: at which {text}; by it B and * are chosen" for text in found),
+        *["  their runs are each at a load of its own: times and misses (summary.csv) are not compared"] * bool(found),
     ]
 
 

@@ -12,6 +12,7 @@ from moesim.analysis import figures, horizon, largest, latency, overview, rankin
 from moesim.analysis.configurations import Configuration, read, summary_of
 from moesim.analysis.layout import DOT
 from moesim.analysis.naming import Set, distinctions, heading, sets
+from moesim.analysis.searched import largest_of
 from moesim.analysis.sweep import Sweep, searches, sweeps
 from moesim.files import write_aside
 
@@ -64,9 +65,9 @@ def _figures(configurations: Sequence[Configuration]) -> Iterator[Drawn]:
 
 
 def by_themselves(configurations: Sequence[Configuration]) -> list[Configuration]:
-    """Those with figures of their own: the loads of a sweep have theirs together."""
+    """Those with figures of their own: a sweep has its together, a search is of many loads."""
     together = {c for sweep in sweeps(configurations) if len(sweep.loads) > 2 for c in sweep.configurations}
-    return [c for c in configurations if c not in together]
+    return [c for c in configurations if c not in together and not largest_of([c])]
 
 
 def over_loads(configurations: Sequence[Configuration]) -> Iterator[Drawn]:

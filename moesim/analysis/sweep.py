@@ -10,16 +10,12 @@ from typing import Any
 from moesim.analysis import palette
 from moesim.analysis.configurations import BESIDE, UNLIMITED, Configuration
 from moesim.analysis.naming import Set
+from moesim.analysis.searched import LARGEST, largest_of
 
 AXES = {
     "traffic.rate": "request rate (requests/s)",
     "traffic.arrivals.scale": "request rate (times that of the file)",
     "traffic.concurrency": "users, each with one request at a time",
-}
-LARGEST = {
-    "max_rate": "largest rate (requests/s)",
-    "max_scale": "largest rate (times that of the file)",
-    "max_concurrency": "most users",
 }
 MOST_LINES = 8
 OF_A_LINE = ("policy", "scope", *BESIDE)
@@ -91,7 +87,7 @@ def searches(configurations: Sequence[Configuration]) -> list[Sweep]:
     """The same of configurations that have searched for their largest load: each line has one, `axis` is its column."""
     found = []
     for column in LARGEST:
-        members = [c for c in configurations if column in c.runs and c.value("search_outcome")]
+        members = [c for c in configurations if largest_of([c]) == column]
         found += [_sweep(column, key, group) for key, group in _grouped(members, column).items()]
     return found
 

@@ -27,6 +27,7 @@ from moesim.analysis.configurations import (
 from moesim.analysis.gap import MEASURES, against_baseline, column_of, gap
 from moesim.analysis.layout import WIDTH, Column, Line, fit, join, number, plain, share, significant, wrapped
 from moesim.analysis.naming import Set, heading, set_of, sets, usual_words
+from moesim.analysis.searched import largest_of
 
 MISSES = MEASURES["misses"]
 MARKS = (
@@ -59,13 +60,17 @@ def lines(results: Any, width: int = WIDTH) -> list[Line]:
     """All lines: a block per group with its bounds, then what the figures are of and what the marks mean."""
     configurations = read(summary_of(results))
     groups = [ranked(group) for group in grouped(configurations).values()]
-    columns = columns_of(groups)
+    columns = columns_of([group for group in groups if not largest_of(group)])
     blocks = [[_cells(c, group, columns) for c in group] + _bound_rows(group, columns) for group in groups]
     kept, widths = fit(columns, [row for block in blocks for row in block], width)
     head = [Line(join(columns, [column.heading[i] for column in columns], kept, widths), "head") for i in (0, 1)]
     keys = list(sets(configurations))
     result = warning(configurations)
     for group, block in zip(groups, blocks, strict=True):
+        if largest_of(group):
+            result += [Line(text, "title") for text in wrapped(_title(group, keys), width)]
+            result += [*latency_table.lines(group, width), Line("")]
+            continue
         styles = ["oracle" if c.level == "oracle" else "plain" for c in group]
         styles += ["bound"] * (len(block) - len(group))
         result += _headed(wrapped(_title(group, keys), width), head)

@@ -21,6 +21,7 @@ from moesim.analysis.configurations import (
     judged_by,
     oracle_is_no_bound,
     size_text,
+    time_of,
 )
 from moesim.analysis.gap import MEASURES, gap
 from moesim.analysis.report import numbers
@@ -43,7 +44,7 @@ class Group:
     @cached_property
     def time(self) -> str:
         """The column by which times are judged: per output token, or in open traffic the normalized latency."""
-        return judged_by(self.members)
+        return time_of(self.members)
 
     @property
     def is_open(self) -> bool:

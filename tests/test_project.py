@@ -6,6 +6,8 @@ import re
 import tomllib
 from pathlib import Path
 
+from tests.conftest import REPEATING
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -39,3 +41,10 @@ def test_the_readme_points_at_files_that_exist() -> None:
         links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text())
         missing = [link for link in links if not (page.parent / link).exists()]
         assert not missing, f"{name}: {missing}"
+
+
+def test_what_is_run_without_coverage_is_there() -> None:
+    for name in REPEATING:
+        path, _, test = name.partition("::")
+        assert (ROOT / path).exists(), name
+        assert not test or f"def {test}(" in (ROOT / path).read_text(), name

@@ -29,19 +29,26 @@ def configurations(summary: pd.DataFrame) -> list[Configuration]:
     return read(summary)
 
 
-def test_two_renders_have_equal_bytes_and_every_figure_is_there(summary: pd.DataFrame, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def rendered(summary: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    return plots.save_all(summary, tmp_path_factory.mktemp("rendered"), lambda note: pytest.fail(note))
+
+
+def test_two_renders_have_equal_bytes_and_every_figure_is_there(
+    summary: pd.DataFrame, rendered: list[Path], tmp_path: Path
+) -> None:
     notes: list[str] = []
-    first, second = (plots.save_all(summary, tmp_path / name, notes.append) for name in ("a", "b"))
+    first, second = rendered, plots.save_all(summary, tmp_path, notes.append)
     names = ["slots", "horizon", "time"]
-    assert [p.name for p in first] == [f"waiting-{name}.{kind}" for name in names for kind in ("png", "svg")]
+    assert [p.name for p in second] == [f"waiting-{name}.{kind}" for name in names for kind in ("png", "svg")]
     assert [p.read_bytes() for p in first] == [p.read_bytes() for p in second] and not notes
-    assert sorted(p.name for p in (tmp_path / "a").iterdir()) == sorted(p.name for p in first)
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(p.name for p in second)
     assert all(b"<dc:date>" not in p.read_bytes() for p in first)
 
 
-def test_other_results_draw_other_figures(summary: pd.DataFrame, tmp_path: Path) -> None:
+def test_other_results_draw_other_figures(summary: pd.DataFrame, rendered: list[Path], tmp_path: Path) -> None:
     slower = summary.assign(ns_per_output_token=summary["ns_per_output_token"] * np.linspace(1, 2, len(summary)))
-    (one, *_), (other, *_) = (plots.save_all(s, tmp_path / n) for s, n in ((summary, "a"), (slower, "b")))
+    (one, *_), (other, *_) = rendered, plots.save_all(slower, tmp_path)
     assert one.read_bytes() != other.read_bytes()
 
 

@@ -44,7 +44,7 @@ def test_a_drawing_is_the_same_each_time_and_carries_its_digest(tmp_path: Path) 
     assert figure.digest.encode() in first
 
 
-def test_panels_stay_small() -> None:
-    for figure in FIGURES:
-        width, height = canvas(figure).get_size_inches()
-        assert width * 96 < 740 and height / len(figure.panels) * 96 < 240, figure.name
+@EVERY
+def test_panels_stay_small(figure: Figure) -> None:
+    width, height = canvas(figure).get_size_inches()
+    assert width * 96 < 740 and height / len(figure.panels) * 96 < 240

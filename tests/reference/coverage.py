@@ -33,6 +33,17 @@ REQUIRED = {
     # policies
     "history": 50, "step": 50, "queue": 35, "oracle": 160, "persist": 20, "picky.py": 100, "lookahead": 130,
     "compiled": 70,
+    # predictions of later layers
+    "speculative": 50,
+    # KV memory: who is let in, who has to go
+    "watermark decides": 20, "let in below the watermark": 20, "reserve decides": 50, "nobody to show": 15,
+    "one behind that does not fit would": 18, "spared as a step takes no more": 2, "nobody to preempt": 12,
+    "several preempted at once": 5, "preemptions_recompute": 35, "preempted again": 4, "preempted in a prompt": 2,
+    "preempted while it is computed anew": 1, "preemptions_swap": 35, "swapped out again": 4,
+    "swapped out in a prompt": 1, "waits for one that is preempted": 5, "KV memory of compiled steps": 15,
+    # and its copies
+    "several swapped in at once": 12, "swapped in behind a prefetch under way": 5, "chunks beside a swap": 6,
+    "swapped out beside a prefetch under way": 4, "asked beside a swap": 11, "copies wait for the host": 1,
 }  # fmt: skip
 """in how many of 900 cases something must have occurred, at least: about half of what was seen"""
 PER = 900
@@ -43,7 +54,9 @@ def occurred(case: Case, run: Run, compiled: bool) -> set[str]:
     found = {name for name, number in run.counts.items() if number > 0}
     for _, outcome in run.steps:
         found |= {name for name, ns in outcome.parts.items() if ns}
-    return found | set(_of_the_case(case)) | set(_of_the_steps(run)) | ({"compiled"} if compiled else set())
+    if compiled:
+        found |= {"compiled", "KV memory of compiled steps"} if run.memory else {"compiled"}
+    return found | set(_of_the_case(case)) | set(_of_the_steps(run))
 
 
 def _of_the_case(case: Case) -> Iterator[str]:

@@ -32,7 +32,7 @@ from moesim.policy.residency import Residency
 from tests.reference.clock import CANCEL, HOST, IDLE, Clock, Doing
 from tests.reference.link import Link
 from tests.reference.memory import Event, Memory, State
-from tests.reference.sight import Sight, Use
+from tests.reference.sight import Named, Sight, Use
 from tests.reference.stream import Stream
 
 
@@ -45,6 +45,8 @@ class Needs:
     decode: dict[int, int]
     users: dict[int, list[int]]
     """requests that use each key, in the order of the step"""
+    named: Named
+    """what its gate predicts of the layers after it"""
 
     def tokens(self, key: int) -> int:
         return self.prefill.get(key, 0) + self.decode.get(key, 0)
@@ -108,6 +110,7 @@ class Machine:
         self.layerwise = inputs.trace.meta.router == "layerwise"
         self.order = "eager" if resident else config.machine.expert_start
         self.keys = Keys.of(inputs.shape, inputs.trace.meta.key_map)
+        self.k = inputs.trace.meta.k
         self.clock = Clock()
         self.sights: dict[tuple[str, str], Sight] = {}
         self.memory = self._memory()
@@ -155,7 +158,7 @@ class Machine:
     def _view(self, made: Policy) -> View:
         kind = (made.level, made.unknown)
         if kind not in self.sights:
-            self.sights[kind] = Sight(*kind, self.keys)
+            self.sights[kind] = Sight(*kind, self.keys, self.k)
         return self.sights[kind].view
 
     def residency(self) -> Residency:
@@ -210,8 +213,9 @@ class Machine:
         """The prefetcher, at the instant at which the host is free."""
         assert self.prefetcher is not None
         self._be_free()
-        self.free += self.costs.decision
-        yield self.clock.after(self.costs.decision, CANCEL if self.costs.decision else HOST)
+        taken = self.costs.decision + self.prefetcher.cost_ns
+        self.free += taken
+        yield self.clock.after(taken, CANCEL if taken else HOST)
         moving = self.link.cancellable()
         for key in dict.fromkeys(self.prefetcher.cancel(moving)):
             if key in moving:
@@ -273,7 +277,7 @@ class Machine:
         yield from self.wait(self.stream.drained)
         event = Event(needs.keys, self.order)
         for sight in self.sights.values():
-            sight.enter(layer, needs.keys)
+            sight.enter(layer, needs.keys, needs.named)
         found = self.memory.enter(event, needs.users)
         self.count["unique_keys"] += len(needs.keys)
         room = self.memory.pools[self.memory.pool(needs.keys[0])][1]
@@ -360,6 +364,7 @@ class Machine:
             yield self.link.changed.wait()
             yield self.clock.after(0, HOST)
         blamed = self.link.demands[0].key if stuck else landed[0]
+        assert blamed is not None
         part = "late_stall" if found[blamed] is State.LOADING else "miss_stall"
         self.stream.stall(part, self.clock.time - since)
         self.count["waves run"] += stuck

@@ -9,6 +9,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import numpy as np
 from hypothesis import strategies as st
 
 from moesim import policy
@@ -19,6 +20,7 @@ from moesim.hardware.files import ARGUMENTS, CostFile
 from moesim.hardware.shape import ModelShape
 from moesim.policy import NEAR_VIEWS
 from moesim.sim import Inputs
+from moesim.trace.arrivals import Arrivals
 
 
 @dataclass(frozen=True)
@@ -126,6 +128,8 @@ class Case:
     both_ways: tuple[str, str] = ("1", "1")
     guesses: Guesses | None = None
     replication: int = 0
+    arrivals: tuple[tuple[int, int, int], ...] = ()
+    """of a file: instant, prompt and output tokens of each request"""
 
     def build(self) -> tuple[Experiment, Inputs]:
         predicted = self.guesses and self.guesses.make(self.sequences, self.experts)
@@ -137,7 +141,11 @@ class Case:
         shape = ModelShape(**sizes | {"key_map": self.key_map, "key_sizes": self.key_sizes})
         to_device, to_host = map(Fraction, self.both_ways)
         link = Link(self.fixed, both_ways=(to_device, to_host))
-        inputs = Inputs(trace, shape, table(self.costs), link)  # type: ignore[arg-type]
+        arrivals = None
+        if self.arrivals:
+            at, prompts, outputs = (np.array(column) for column in zip(*self.arrivals, strict=True))
+            arrivals = Arrivals(at.astype(np.int64), prompts.astype(np.int32), outputs.astype(np.int32))
+        inputs = Inputs(trace, shape, table(self.costs), link, arrivals)  # type: ignore[arg-type]
         return toy.config(**dict(self.changes)), inputs
 
 
@@ -196,7 +204,7 @@ def case(rng: Random) -> Case:
         "traffic": traffic(rng, len(sequences), tight),
         "scheduler": {
             "batch": batch,
-            "max_tokens": rng.choice([3, 4, 64]),
+            "max_tokens": rng.choice([3, 4, 3 if tight else 64, 64]),
             "max_requests": rng.choice([1, 2, 2, 3, 4, 5]) if tight else rng.randint(1, 3),
         },
         "cache": cache(rng, decoupled, plain),
@@ -213,12 +221,13 @@ def case(rng: Random) -> Case:
     fixed, kernels = rng.choice([0, 50]), costs(rng)
     values = rng.choice([5, 30, 150])
     both_ways = rng.choice(["1", "1.25", "1.1"]), rng.choice(["1", "2", "1.7"])
+    arrivals = a_file(rng) if changes["traffic"]["kind"] == "trace" else ()
     if tight:
-        lengths = "prompt" in changes["traffic"] or "output" in changes["traffic"]
+        lengths = arrivals or "prompt" in changes["traffic"] or "output" in changes["traffic"]
         changes["memory"]["kv"] = kv(rng, 15 if lengths else longest(sequences), 2 * values * layers)
     return Case(
         sequences, layers, experts, router, kernels, fixed, tuple(changes.items()), k, key_map, key_sizes, values,
-        both_ways, guesses, rng.randrange(changes["replications"]),
+        both_ways, guesses, rng.randrange(changes["replications"]), arrivals,
     )  # fmt: skip
 
 
@@ -302,8 +311,11 @@ def memory(
 
 
 def traffic(rng: Random, sequences: int, tight: bool) -> dict[str, Any]:
-    kind = rng.choice(["all", "closed", "poisson", "gamma"])
+    kind = rng.choice(["all", "closed", "poisson", "gamma", "trace"])
     found: dict[str, Any] = {"kind": kind, "requests": rng.randint(1, sequences + 1) + 3 * tight}
+    if kind == "trace":
+        window = {"from": rng.choice([0, 1e-7]), "to": rng.choice([None, 2e-5])}
+        return found | {"arrivals": {"file": "toy", "scale": rng.choice([0.5, 1, 3]), "sample": 0.8, **window}}
     if kind == "closed":
         found["concurrency"] = rng.randint(1, 3) + 2 * tight
     if kind in ("poisson", "gamma"):
@@ -314,6 +326,12 @@ def traffic(rng: Random, sequences: int, tight: bool) -> dict[str, Any]:
         if rng.random() < 0.15:
             found[part] = {"kind": "uniform", "min": 1, "max": 7}
     return found
+
+
+def a_file(rng: Random) -> tuple[tuple[int, int, int], ...]:
+    """Requests that come by themselves or in bursts: instant, prompt and output tokens."""
+    times = sorted(rng.choice([0, 500, 3000, rng.randint(0, 10**5)]) for _ in range(rng.randint(1, 9)))
+    return tuple((at, rng.randint(1, 7), rng.randint(1, 7)) for at in times)
 
 
 def cache(rng: Random, decoupled: bool, plain: bool) -> Any:

@@ -27,9 +27,9 @@ REQUIRED = {
     "fickle": 110, "guess.py": 120, "soonest.py": 60, "wanderer.py": 70,
     # the host and the server
     "launch": 290, "sync": 290, "copy_submit": 295, "decision": 300, "decoupled": 225, "layerwise": 220,
-    "side": 105, "critical": 115, "free": 220, "frozen": 225, "closed": 110, "all": 110, "poisson": 115, "gamma": 105,
-    "prompts in parts": 195, "prefill and decode together": 70, "waiting between steps": 105,
-    "two experts a token": 185, "bound lengths": 125,
+    "side": 105, "critical": 115, "free": 220, "frozen": 225,
+    "closed": 85, "all": 85, "trace": 60, "poisson": 90, "gamma": 85, "prompts in parts": 195,
+    "prefill and decode together": 70, "waiting between steps": 105, "two experts a token": 185, "bound lengths": 125,
     # policies
     "history": 50, "step": 50, "queue": 35, "oracle": 160, "persist": 20, "picky.py": 100, "lookahead": 130,
     "compiled": 70,
@@ -37,13 +37,13 @@ REQUIRED = {
     "speculative": 50,
     # KV memory: who is let in, who has to go
     "watermark decides": 20, "let in below the watermark": 20, "reserve decides": 50, "nobody to show": 15,
-    "one behind that does not fit would": 18, "spared as a step takes no more": 2, "nobody to preempt": 12,
-    "several preempted at once": 5, "preemptions_recompute": 35, "preempted again": 4, "preempted in a prompt": 2,
-    "preempted while it is computed anew": 1, "preemptions_swap": 35, "swapped out again": 4,
+    "one behind that does not fit would": 18, "spared as a step takes no more": 2, "nobody to preempt": 6,
+    "several preempted at once": 4, "preemptions_recompute": 35, "preempted again": 3, "preempted in a prompt": 1,
+    "preemptions_swap": 35, "swapped out again": 4,
     "swapped out in a prompt": 1, "waits for one that is preempted": 5, "KV memory of compiled steps": 15,
     # and its copies
     "several swapped in at once": 12, "swapped in behind a prefetch under way": 5, "chunks beside a swap": 6,
-    "swapped out beside a prefetch under way": 4, "asked beside a swap": 11, "copies wait for the host": 1,
+    "swapped out beside a prefetch under way": 4, "asked beside a swap": 11,
 }  # fmt: skip
 """in how many of 900 cases something must have occurred, at least: about half of what was seen"""
 PER = 900

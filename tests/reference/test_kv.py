@@ -18,17 +18,23 @@ from tests.reference.compare import differences, referred, simulated
 from tests.reference.replay import serve
 from tests.reference.server import Run
 
+COSTS = toy.ToyCosts()
 KV = {"blocks": 4, "block_tokens": 2, "preempt": "recompute", "watermark": 0.0}
 
 
 def ran(
-    kv: dict[str, Any], *lengths: tuple[int, int], experts: int = 1, values: int = 25, **changes: Any
+    kv: dict[str, Any],
+    *lengths: tuple[int, int],
+    experts: int = 1,
+    values: int = 25,
+    costs: toy.ToyCosts = COSTS,
+    **changes: Any,
 ) -> Run:
     """All of these requests (prompt and output tokens) at time 0, in this order; every token uses expert 0."""
     sequences = [([0] * prompt, [0] * output) for prompt, output in lengths]
     trace = toy.trace(toy.as_requests(sequences), experts=experts)
     shape = ModelShape(**toy.shape(1, experts).model_dump() | {"kv_values": values})
-    inputs = Inputs(trace, shape, toy.ToyCosts(), Link(both_ways=(Fraction(3, 2), Fraction(2))))  # type: ignore[arg-type]
+    inputs = Inputs(trace, shape, costs, Link(both_ways=(Fraction(3, 2), Fraction(2))))  # type: ignore[arg-type]
     plain = {
         "traffic": {"kind": "all", "requests": len(lengths)},
         "scheduler": {"batch": "decode-first", "max_tokens": 64, "max_requests": 4},
@@ -114,6 +120,39 @@ def test_who_is_in_the_middle_of_a_prompt_goes_first() -> None:
         (100, 3, [(1, 1, 3, True)]),
         (0, 3, [(1, 4, 2, True)]),
     ]
+
+
+def test_who_has_to_go_may_have_to_go_again() -> None:
+    """Request 2 processes one token of its prompt of three, then two of them, then all."""
+    chunks = {"batch": "chunked-prefill", "max_tokens": 3}
+    run = ran({"blocks": 6, "block_tokens": 1}, (1, 2), (1, 4), (3, 1), scheduler=chunks)
+    assert [(used, parts) for *_, used, parts in steps(run)] == [
+        (5, [(0, 0, 1, True), (1, 0, 1, True), (2, 0, 1, True)]),
+        (4, [(0, 1, 1, False), (1, 1, 1, False)]),
+        (6, [(1, 2, 1, False), (2, 0, 2, True)]),
+        (4, [(1, 3, 1, False)]),
+        (3, [(2, 0, 3, True)]),
+    ]
+    assert run.requests[2][-1] == 2
+    assert run.counts["recomputed_tokens"] == 1 + 2
+
+
+def test_copies_wait_for_the_host() -> None:
+    """At 6100 request 0 lacks a block, and there is nobody else to go: request 1's token is being routed until 6700.
+
+    Then it goes. But a prefetch has landed at 6400, and until 6800 the host has asked for another: only then are its
+    two blocks on their way, 125 ns for 100 bytes. Nothing is on the link, as the guess was none.
+    """
+    for schedule in ("free", "frozen"):
+        run = ran(
+            {"blocks": 6, "block_tokens": 1, "preempt": "swap"}, (3, 3), (1, 3), experts=8, schedule=schedule,
+            costs=toy.ToyCosts(router_ns=600, decision=400), prefetch={"name": GUESS, "keys": 8, "most": 1},
+            machine={"router": "side", "chunk_bytes": 1000},
+        )  # fmt: skip
+        assert steps(run)[3:5] == [
+            (4900, 6100, 0, 6, [(1, 1, 1, False)]),
+            (6925, 8125, 225, 5, [(0, 4, 1, False)]),
+        ]
 
 
 def test_both_directions_get_in_each_others_way() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
@@ -62,12 +62,13 @@ def table(costs: Costs) -> CostTable:
         return getattr(costs, name)(*chosen)
 
     host = {name: getattr(costs, name) for name in ("launch", "sync", "copy_submit", "decision")}
+    components = [name for name in ARGUMENTS if name != "cpu_expert" or costs.has_cpu]
     axes = {name: {argument: [1, 2] for argument in arguments} for name, arguments in ARGUMENTS.items()}
     file = {
         "format": "moesim-costs", "version": 1, "name": "toy", "label": "ESTIMATED", "device": "none",
         "command": "none", "formula": {"all": "see Costs"}, "shape": toy.shape().model_dump(mode="json"),
         "constants": [{"name": "ns", "value": 1, "unit": "ns", "source": "this test"}], "host_ns": host,
-        "components": {name: {"axes": axes[name], "ns": times(name)} for name in ARGUMENTS if name != "cpu_expert"},
+        "components": {name: {"axes": axes[name], "ns": times(name)} for name in components},
     }  # fmt: skip
     return CostTable(CostFile.model_validate(file), repr(costs), allow_extrapolation=True)
 
@@ -128,6 +129,8 @@ class Case:
     both_ways: tuple[str, str] = ("1", "1")
     guesses: Guesses | None = None
     replication: int = 0
+    weights: int | None = None
+    """seed of gate weights; None: all the same"""
     arrivals: tuple[tuple[int, int, int], ...] = ()
     """of a file: instant, prompt and output tokens of each request"""
 
@@ -135,7 +138,7 @@ class Case:
         predicted = self.guesses and self.guesses.make(self.sequences, self.experts)
         trace = toy.trace(
             list(self.sequences), layers=self.layers, experts=self.experts, router=self.router, k=self.k,
-            predicted=predicted,
+            predicted=predicted, weights=self._weights(),
         )  # fmt: skip
         sizes = toy.shape(self.layers, self.experts).model_dump() | {"top_k": self.k, "kv_values": self.kv_values}
         shape = ModelShape(**sizes | {"key_map": self.key_map, "key_sizes": self.key_sizes})
@@ -148,8 +151,17 @@ class Case:
         inputs = Inputs(trace, shape, table(self.costs), link, arrivals)  # type: ignore[arg-type]
         return toy.config(**dict(self.changes)), inputs
 
+    def _weights(self) -> list[Any] | None:
+        if self.weights is None:
+            return None
+        rng = Random(self.weights)
+        tokens = sum(len(prompt) + len(output) for prompt, output in self.sequences)
+        rows = 1 if self.router == "decoupled" else self.layers
+        return [rng.choice([0.0, 0.125, 0.3, 0.5, 1.0]) for _ in range(tokens * rows * self.k)]
+
 
 HERE = Path(__file__).parent
+WHIM = str(HERE / "misses" / "whim.py")
 PICKY = str(HERE / "caches" / "picky.py")
 GUESS, SOONEST, WANDERER = (str(HERE / "prefetchers" / f"{name}.py") for name in ("guess", "soonest", "wanderer"))
 BY_A_RULE = ("lru", "fifo", "lfu", "lookahead")
@@ -219,6 +231,10 @@ def case(rng: Random) -> Case:
         "replications": rng.choice([1, 1, 3]),
     }
     fixed, kernels = rng.choice([0, 50]), costs(rng)
+    weights = None
+    if not plain and rng.random() < 0.2:
+        kernels = replace(kernels, cpu=rng.choice([20, 300]))
+        changes["miss"], weights = miss(rng), rng.choice([None, rng.getrandbits(32)])
     values = rng.choice([5, 30, 150])
     both_ways = rng.choice(["1", "1.25", "1.1"]), rng.choice(["1", "2", "1.7"])
     arrivals = a_file(rng) if changes["traffic"]["kind"] == "trace" else ()
@@ -227,7 +243,7 @@ def case(rng: Random) -> Case:
         changes["memory"]["kv"] = kv(rng, 15 if lengths else longest(sequences), 2 * values * layers)
     return Case(
         sequences, layers, experts, router, kernels, fixed, tuple(changes.items()), k, key_map, key_sizes, values,
-        both_ways, guesses, rng.randrange(changes["replications"]), arrivals,
+        both_ways, guesses, rng.randrange(changes["replications"]), weights, arrivals,
     )  # fmt: skip
 
 
@@ -345,6 +361,16 @@ def cache(rng: Random, decoupled: bool, plain: bool) -> Any:
     # An oracle has nothing to assume.
     unknown = rng.choice(["farthest", "persist"] if level != "oracle" else ["farthest"])
     return {"name": "lookahead", "level": level, "horizon": rng.choice([None, 0, 1, 3, 20]), "unknown": unknown}
+
+
+def miss(rng: Random) -> Any:
+    unpack = rng.choice([0.0, 0.3])
+    if rng.random() < 0.6:
+        return {"name": WHIM, "ratio": rng.choice([0.1, 0.4, 1.0]), "unpack_ns": unpack, "cost_ns": rng.choice([0, 25])}
+    if rng.random() < 0.5:
+        return {"name": "cpu-when-cheaper", "rule": rng.choice(["sum", "max"]), "fill": rng.random() < 0.5}
+    t1, t2 = rng.choice([(None, 1.0), (0.3, 0.6), (0.5, 1.0)])
+    return {"name": "smaller-copy", "ratio": rng.choice([0.25, 0.5]), "t1": t1, "t2": t2, "unpack_ns": unpack}
 
 
 def prefetch(rng: Random, decoupled: bool, keys: int, guesses: Guesses | None) -> Any:

@@ -46,6 +46,8 @@ class Link:
         self.moving: dict[int, Load] = {}
         """under way: started, not landed, not cancelled"""
         self.changed, self.fallen_idle = Signal(clock), Signal(clock)
+        self.sent_by = 0
+        """when the last chunk that is submitted is over"""
         self.idle_since: int | None = None
         """the instant at which it fell idle, if it is idle since and nobody has answered since"""
         self.count = memory.count
@@ -91,6 +93,11 @@ class Link:
         self.demands.append(load)
         self.kick()
         return self.clock.process(self._over(load))
+
+    def backlog(self, keys: Sequence[int]) -> int:
+        """ns of chunks in flight, and of what is left of those of `keys` that are under way."""
+        left = [chunk for load in self.prefetches if load.key in keys for chunk in load.chunks]
+        return max(0, self.sent_by - self.clock.time) + sum(map(self.copy_ns, left))
 
     def cancellable(self) -> list[int]:
         return [load.key for load in self.prefetches if load.key is not None]
@@ -179,6 +186,7 @@ class Link:
         size = load.chunks.pop(0)
         self.in_flight += 1
         ns = self.pace(self.copy_ns(size))
+        self.sent_by = max(self.sent_by, self.clock.time) + ns
         self.count["link_busy_ns"] += ns
         load.submitted.append(self.clock.process(self._chunk(load, ns, self.engine.request())))
         if not load.chunks:

@@ -17,6 +17,7 @@ from moesim.policy import BatchPolicy, Limits, Queued
 from moesim.sim.work import Part
 from moesim.sim.workload import Request, Workload
 from tests.reference.clock import ARRIVAL, FORM, Doing, Signal
+from tests.reference.cpu import Gate
 from tests.reference.foresee import foresee
 from tests.reference.kv import KvMemory, Moved
 from tests.reference.model import Machine, Needs, Outcome, StepCosts, StepWork
@@ -266,7 +267,15 @@ class Server:
                     if part.request not in users.setdefault(key, []):
                         users[key].append(part.request)
                     (prefill if part.prefill else decode)[key] += 1
-        return Needs(tuple(ranked), prefill, decode, users, self._named(parts, layer))
+        experts = tuple(self.keys.table[layer].index(key) for key in ranked)
+        gates = self._gates(parts, layer) if self.machine.misses else []
+        return Needs(tuple(ranked), prefill, decode, users, self._named(parts, layer), experts, gates)
+
+    def _gates(self, parts: Parts, layer: int) -> list[Gate]:
+        rows = [row for part in parts for row in self._rows(part.request, part.start, part.tokens)]
+        decision = 0 if self.decoupled else layer
+        chosen, weights = self.trace.experts[rows, decision].tolist(), self.trace.weights[rows, decision].tolist()
+        return list(zip(chosen, weights, strict=True))
 
     def _named(self, parts: Parts, layer: int) -> Named:
         """What the gate of a layer predicts of later ones for the step's tokens (layer-wise router)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from fractions import Fraction
 from math import ceil
 from typing import NamedTuple
 
@@ -64,7 +65,7 @@ class Blocks:
     def __init__(self, memory: KVMemory, block_bytes: int) -> None:
         assert memory.blocks is not None, "its size is settled before (moesim.hardware.budget)"
         self.total, self.tokens, self.bytes = memory.blocks, memory.block_tokens, block_bytes
-        self.spare = ceil(memory.watermark * memory.blocks)
+        self.spare = ceil(Fraction(str(memory.watermark)) * memory.blocks)
         """blocks that have to stay free when somebody is let in"""
         self.swaps = memory.preempt == "swap"
         self.held: dict[int, int] = {}

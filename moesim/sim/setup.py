@@ -206,7 +206,7 @@ def set_up(
         made = CachePolicy() if resident else policy.make("cache", config.cache)
         assert isinstance(made, CachePolicy)
         rng = random.Random(f"{config.seed}/{replication}/cache/{number}")
-        made.start(Pool(of_pool, capacity, sizes, rng), view_for(made))
+        made.start(Pool(of_pool, capacity, keys.sizes, rng), view_for(made))
         policies.append(made)
     pool_of = [number for number, (of_pool, _) in enumerate(parts) for _ in of_pool]
     staging = 0 if resident else config.memory.staging

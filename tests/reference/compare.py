@@ -9,7 +9,7 @@ from unittest import mock
 import numpy as np
 
 from moesim.experiment import Experiment
-from moesim.sim import Inputs, simulate
+from moesim.sim import Inputs, kv, simulate
 from moesim.sim.compiled import compiled_steps
 from moesim.sim.engine import PARTS
 from moesim.sim.log import COUNTED, GIVEN
@@ -19,7 +19,7 @@ from tests.reference.server import Run
 
 WAYS = ("direct", "patterns", "compiled")
 """in which the simulator can run a case: event by event, repeating what it knows, as compiled code where that fits"""
-TIMES = ("arrival", "visible", "first_token", "finished")
+OF_REQUESTS = ("arrival_ns", "visible_ns", "first_token_ns", "finished_ns", "preemptions")
 Flat = dict[str, dict[str, Any]]
 """what is compared, by step or request"""
 
@@ -29,7 +29,7 @@ def fitting(config: Experiment, inputs: Inputs) -> bool:
     return compiled_steps(config, inputs, set_up(config, inputs, 0), False, True) is not None
 
 
-def simulated(config: Experiment, inputs: Inputs, way: str) -> Flat:
+def simulated(config: Experiment, inputs: Inputs, way: str, replication: int = 0) -> Flat:
     """What the simulator says of a run, with its checks on; `way`: one of WAYS."""
     servers: list[Server] = []
     noted: list[dict[str, Any]] = []
@@ -45,7 +45,7 @@ def simulated(config: Experiment, inputs: Inputs, way: str) -> Flat:
         return end
 
     with mock.patch.object(Server, "run_step", noting):
-        result = simulate(config, inputs, 0, check=True, direct=way == "direct", compiled=way == "compiled")
+        result = simulate(config, inputs, replication, check=True, direct=way == "direct", compiled=way == "compiled")
     log = servers[-1].log
     counts = np.diff(log.counts, axis=0, prepend=0).tolist()
     flat: Flat = {}
@@ -53,7 +53,9 @@ def simulated(config: Experiment, inputs: Inputs, way: str) -> Flat:
         given, spent = dict(zip(GIVEN, row, strict=True)), dict(zip(PARTS, parts, strict=True))
         times = {"start": given["start_ns"], "end": given["end_ns"]}
         flat[f"step {given['step']}"] = times | note | spent | dict(zip(COUNTED, counted, strict=True))
-    columns = zip(*(result.requests[f"{name}_ns"].tolist() for name in TIMES), strict=True)
+    for number, row in enumerate(log.kv):
+        flat[f"step {number}"] |= dict(zip(kv.COUNTED, row, strict=True))
+    columns = zip(*(result.requests[name].tolist() for name in OF_REQUESTS), strict=True)
     return flat | _requests(dict(zip(result.requests["request"].tolist(), columns, strict=True)))
 
 
@@ -63,12 +65,13 @@ def referred(run: Run) -> Flat:
     for number, (parts, done) in enumerate(run.steps):
         times: dict[str, Any] = {"start": done.start, "end": done.end, "sampled_at": done.sampled_at}
         times |= {"parts": tuple(map(tuple, parts))}
-        flat[f"step {number}"] = times | done.parts | {name: done.counts[name] for name in COUNTED}
+        counted = (*COUNTED, *kv.COUNTED) if run.memory else COUNTED
+        flat[f"step {number}"] = times | done.parts | {name: done.counts[name] for name in counted}
     return flat | _requests(run.requests)
 
 
-def _requests(times: Mapping[int, tuple[int, ...]]) -> Flat:
-    return {f"request {number}": dict(zip(TIMES, times[number], strict=True)) for number in sorted(times)}
+def _requests(found: Mapping[int, tuple[int, ...]]) -> Flat:
+    return {f"request {number}": dict(zip(OF_REQUESTS, found[number], strict=True)) for number in sorted(found)}
 
 
 def differences(fast: Flat, slow: Flat) -> list[str]:

@@ -11,9 +11,9 @@ from tests.reference.memory import Holding, Memory
 
 
 class Load:
-    """One key on its way: chunks that are not submitted yet, and who wants it."""
+    """One key on its way (None: keys and values): chunks that are not submitted yet, and who wants it."""
 
-    def __init__(self, clock: Clock, key: int, chunks: list[int], demanded: bool) -> None:
+    def __init__(self, clock: Clock, key: int | None, chunks: list[int], demanded: bool) -> None:
         self.key = key
         self.chunks = chunks
         self.demanded = demanded
@@ -46,13 +46,22 @@ class Link:
         self.moving: dict[int, Load] = {}
         """under way: started, not landed, not cancelled"""
         self.changed, self.fallen_idle = Signal(clock), Signal(clock)
+        self.sent_by = 0
+        """when the last chunk that is submitted is over"""
         self.idle_since: int | None = None
         """the instant at which it fell idle, if it is idle since and nobody has answered since"""
         self.count = memory.count
+        self.pace: Callable[[int], int] = lambda ns: ns
+        """what a chunk that is submitted now takes, which would take `ns` if nothing went the other way"""
 
-    def cut(self, key: int) -> list[int]:
-        whole, rest = divmod(self.memory.sizes[key], self.chunk_bytes)
+    def cut(self, size: int) -> list[int]:
+        whole, rest = divmod(size, self.chunk_bytes)
         return [self.chunk_bytes] * whole + [rest] * (rest > 0)
+
+    @property
+    def busy(self) -> bool:
+        """A copy is under way, waiting or planned."""
+        return bool(self.in_flight or self.demands or self.prefetches or self.planned)
 
     def coming(self, key: int) -> bool:
         """`key` is demanded or under way."""
@@ -66,7 +75,7 @@ class Link:
         if load is None:
             self.count["planned and demanded"] += key in self.planned
             self.planned = [other for other in self.planned if other != key]
-            load = Load(self.clock, key, self.cut(key), True)
+            load = Load(self.clock, key, self.cut(self.memory.sizes[key]), True)
         else:
             self.count["promotions"] += bool(load.chunks)
             self.count["late without promotion"] += not load.chunks
@@ -77,8 +86,21 @@ class Link:
             self.demands.append(load)
         self.kick()
 
+    def fetch(self, size: int) -> simpy.Event:
+        """A demand of so many bytes that needs no room; what fires when it is over."""
+        load = Load(self.clock, None, self.cut(size), True)
+        load.started = True
+        self.demands.append(load)
+        self.kick()
+        return self.clock.process(self._over(load))
+
+    def backlog(self, keys: Sequence[int]) -> int:
+        """ns of chunks in flight, and of what is left of those of `keys` that are under way."""
+        left = [chunk for load in self.prefetches if load.key in keys for chunk in load.chunks]
+        return max(0, self.sent_by - self.clock.time) + sum(map(self.copy_ns, left))
+
     def cancellable(self) -> list[int]:
-        return [load.key for load in self.prefetches]
+        return [load.key for load in self.prefetches if load.key is not None]
 
     def cancel(self, key: int) -> None:
         """Give up a prefetch that is under way: what is submitted runs to its end."""
@@ -132,6 +154,7 @@ class Link:
         """The head of the line; if it waits for room, the first behind it that is under way."""
         if self.demands and not self.demands[0].started and self.demands[0].waits_for is None:
             head = self.demands[0]
+            assert head.key is not None
             head.waits_for = self.memory.start_demand(head.key)
             head.started = head.waits_for is None
             self.count["demands that wait for room"] += not head.started
@@ -148,7 +171,7 @@ class Link:
             if self.memory.there(key) or self.coming(key):
                 continue
             if self.memory.start_prefetch(key):
-                load = Load(self.clock, key, self.cut(key), False)
+                load = Load(self.clock, key, self.cut(self.memory.sizes[key]), False)
                 load.started = True
                 self.prefetches.append(load)
                 return load
@@ -157,33 +180,38 @@ class Link:
 
     def _submit(self, load: Load) -> None:
         self.idle_since = None
-        if load.key not in self.moving:
+        if load.key is not None and load.key not in self.moving:
             self.moving[load.key] = load
-            self.clock.process(self._load(load))
+            self.clock.process(self._load(load, load.key))
         size = load.chunks.pop(0)
         self.in_flight += 1
-        self.count["link_busy_ns"] += self.copy_ns(size)
-        load.submitted.append(self.clock.process(self._chunk(load, size, self.engine.request())))
+        ns = self.pace(self.copy_ns(size))
+        self.sent_by = max(self.sent_by, self.clock.time) + ns
+        self.count["link_busy_ns"] += ns
+        load.submitted.append(self.clock.process(self._chunk(load, ns, self.engine.request())))
         if not load.chunks:
             (self.demands if load in self.demands else self.prefetches).remove(load)
             load.last_submitted.succeed()
 
-    def _chunk(self, load: Load, size: int, turn: simpy.Event) -> Doing:
+    def _chunk(self, load: Load, ns: int, turn: simpy.Event) -> Doing:
         yield turn
-        yield self.clock.after(self.copy_ns(size), COPY_END)
+        yield self.clock.after(ns, COPY_END)
         self.engine.release(turn)  # type: ignore[arg-type]
         self.in_flight -= 1
         load.submitted.pop(0)
         self.room_may_have_come()
-        if not (self.in_flight or self.demands or self.prefetches or self.planned):
+        if not self.busy:
             self.idle_since = self.clock.time
             self.fallen_idle.fire()
 
-    def _load(self, load: Load) -> Doing:
+    def _over(self, load: Load) -> Doing:
         yield load.last_submitted
         yield load.submitted[-1]
-        del self.moving[load.key]
-        self.memory.land(load.key, load.demanded)
+
+    def _load(self, load: Load, key: int) -> Doing:
+        yield from self._over(load)
+        del self.moving[key]
+        self.memory.land(key, load.demanded)
         self.changed.fire()
 
     def _end_of(self, chunk: simpy.Event, held: Holding) -> Doing:

@@ -33,6 +33,8 @@ class Event:
         self.order = order
         self.has_run: set[int] = set()
         self.held: set[int] = set()
+        self.small: set[int] = set()
+        """keys that smaller copies serve"""
 
     @property
     def over(self) -> bool:
@@ -60,7 +62,9 @@ class Memory:
         policies: Sequence[CachePolicy],
         slots: int,
     ) -> None:
-        self.sizes, self.pools, self.policies, self.slots = sizes, pools, policies, slots
+        self.sizes, self.pools, self.policies, self.slots = list(sizes), pools, policies, slots
+        self.small: dict[int, int] = {}
+        """bytes in full of each key of which a smaller copy is there, or comes"""
         self.state = [State.ABSENT] * len(sizes)
         self.holdings: list[Holding] = []
         """in the order in which they came"""
@@ -101,11 +105,14 @@ class Memory:
     # A layer event
 
     def enter(self, event: Event, users: dict[int, list[int]]) -> dict[int, State]:
-        """The gate of `event`: tell the policies, use what is fresh; the state in which each key was found."""
+        """The gate of `event`: tell the policies, use what is fresh; the state in which each key was found.
+
+        `users`: requests that use each of its keys, ranked, and of those that are computed elsewhere or skipped.
+        """
         self.event = event
-        found = {key: self.state[key] for key in event.keys}
+        found = {key: self.state[key] for key in users}
         for number, (keys, _) in enumerate(self.pools):
-            if mine := [key for key in event.keys if key in keys]:
+            if mine := [key for key in users if key in keys]:
                 if wants_users(self.policies[number]):
                     self.policies[number].used_by({key: users[key] for key in mine})
                 self.policies[number].used(mine)
@@ -256,8 +263,20 @@ class Memory:
         if self.state[key] is State.FRESH:
             self.count["wasted_bytes"] += self.sizes[key]
 
+    def shrink(self, key: int, size: int) -> None:
+        """What comes of `key`, which is absent, is smaller, until it leaves."""
+        self.small[key], self.sizes[key] = self.sizes[key], size
+
+    def drop(self, key: int) -> None:
+        """A smaller copy leaves, as it will not do."""
+        held = self.holding(key)
+        self._leave(held)
+        self.policies[held.place].evicted(key)
+
     def _leave(self, held: Holding) -> None:
         self.count["evictions"] += 1
+        if held.key in self.small:
+            self.sizes[held.key] = self.small.pop(held.key)
         self.holdings.remove(held)
         self.state[held.key] = State.ABSENT
 

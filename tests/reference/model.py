@@ -27,12 +27,13 @@ import simpy
 from moesim import policy
 from moesim.experiment import Experiment
 from moesim.hardware.keys import Keys
-from moesim.policy import CachePolicy, Policy, Pool, PrefetchPolicy, View
+from moesim.policy import CachePolicy, Handling, MissPolicy, Policy, Pool, PrefetchPolicy, View
 from moesim.policy.residency import Residency
 from tests.reference.clock import CANCEL, HOST, IDLE, Clock, Doing
+from tests.reference.cpu import Gate, Misses
 from tests.reference.link import Link
 from tests.reference.memory import Event, Memory, State
-from tests.reference.sight import Sight, Use
+from tests.reference.sight import Named, Sight, Use
 from tests.reference.stream import Stream
 
 
@@ -45,6 +46,12 @@ class Needs:
     decode: dict[int, int]
     users: dict[int, list[int]]
     """requests that use each key, in the order of the step"""
+    named: Named
+    """what its gate predicts of the layers after it"""
+    experts: tuple[int, ...]
+    """of `keys`"""
+    gates: list[Gate]
+    """of each token, if a miss policy wants to know"""
 
     def tokens(self, key: int) -> int:
         return self.prefill.get(key, 0) + self.decode.get(key, 0)
@@ -108,6 +115,7 @@ class Machine:
         self.layerwise = inputs.trace.meta.router == "layerwise"
         self.order = "eager" if resident else config.machine.expert_start
         self.keys = Keys.of(inputs.shape, inputs.trace.meta.key_map)
+        self.k = inputs.trace.meta.k
         self.clock = Clock()
         self.sights: dict[tuple[str, str], Sight] = {}
         self.memory = self._memory()
@@ -115,6 +123,7 @@ class Machine:
         self.link = Link(self.clock, self.memory, inputs.link.copy, machine.chunk_bytes, machine.copies_in_flight)
         self.stream = Stream(self.clock, self.memory, self.link)
         self.prefetcher = self._prefetcher()
+        self.misses = self._misses(2 * inputs.shape.d_model)
         self.free = 0
         """the instant from which the host is free; it may lie back, where the host could have done something earlier"""
         self.count = self.memory.count
@@ -152,10 +161,18 @@ class Machine:
             self.memory.sooner = sight.sooner
         return made
 
+    def _misses(self, activations: int) -> Misses | None:
+        if self.resident or self.config.miss.name == "wait":
+            return None
+        made = policy.make("miss", self.config.miss)
+        assert isinstance(made, MissPolicy)
+        made.start(self._view(made))
+        return Misses(made, self.memory, self.link, self.costs, activations)
+
     def _view(self, made: Policy) -> View:
         kind = (made.level, made.unknown)
         if kind not in self.sights:
-            self.sights[kind] = Sight(*kind, self.keys)
+            self.sights[kind] = Sight(*kind, self.keys, self.k)
         return self.sights[kind].view
 
     def residency(self) -> Residency:
@@ -210,8 +227,9 @@ class Machine:
         """The prefetcher, at the instant at which the host is free."""
         assert self.prefetcher is not None
         self._be_free()
-        self.free += self.costs.decision
-        yield self.clock.after(self.costs.decision, CANCEL if self.costs.decision else HOST)
+        taken = self.costs.decision + self.prefetcher.cost_ns
+        self.free += taken
+        yield self.clock.after(taken, CANCEL if taken else HOST)
         moving = self.link.cancellable()
         for key in dict.fromkeys(self.prefetcher.cancel(moving)):
             if key in moving:
@@ -271,15 +289,29 @@ class Machine:
 
     def _layer(self, layer: int, needs: Needs) -> Doing:
         yield from self.wait(self.stream.drained)
-        event = Event(needs.keys, self.order)
         for sight in self.sights.values():
-            sight.enter(layer, needs.keys)
-        found = self.memory.enter(event, needs.users)
+            sight.enter(layer, needs.keys, needs.named)
+        answers: dict[int, Handling] = {}
+        if self.misses:
+            tokens = [needs.tokens(key) for key in needs.keys]
+            answers = self.misses.ask(needs.keys, needs.experts, tokens, needs.gates)
+        elsewhere = [key for key, answer in answers.items() if answer in (Handling.CPU, Handling.SKIP)]
+        event = Event([key for key in needs.keys if key not in elsewhere], self.order)
+        event.small = {key for key, answer in answers.items() if answer is Handling.SMALL}
+        found = self.memory.enter(event, needs.users) | dict.fromkeys(elsewhere, State.ABSENT)
         self.count["unique_keys"] += len(needs.keys)
         room = self.memory.pools[self.memory.pool(needs.keys[0])][1]
-        loads = not all(map(self.memory.there, needs.keys))
-        self.count["waves"] += loads and sum(self.keys.sizes[key] for key in needs.keys) > room
+        loads = not all(map(self.memory.there, event.keys))
+        self.count["waves"] += loads and sum(self.memory.sizes[key] for key in event.keys) > room
         self._classify(needs, found)
+        if answers:
+            yield from self._hand_over(needs, answers)
+            yield from self._load_and_run(event, needs, found)
+            if Handling.CPU in answers.values():
+                self.count["cpu beside experts"] += bool(event.keys)
+                assert self.misses is not None
+                self.stream.wait_for_cpu(self.misses.free)
+            return
         missing = [key for key in needs.keys if not self.memory.there(key)]
         if not missing and self.order != "index":
             # The launch may have been made while the stream was busy.
@@ -287,6 +319,20 @@ class Machine:
             if self.prefetcher:
                 yield from self._ask()
             return
+        yield from self._load_and_run(event, needs, found)
+
+    def _hand_over(self, needs: Needs, answers: dict[int, Handling]) -> Doing:
+        """The host has asked what becomes of missing keys, and hands over what the CPU computes."""
+        assert self.misses is not None
+        self._be_free()
+        yield from self._spend(self.costs.decision + self.misses.policy.cost_ns)
+        for key in needs.keys:
+            if answers.get(key) is Handling.CPU:
+                yield from self._spend(self.costs.copy_submit)
+                self.misses.hand_over(needs.tokens(key), self.clock.time)
+
+    def _load_and_run(self, event: Event, needs: Needs, found: dict[int, State]) -> Doing:
+        missing = [key for key in event.keys if found[key] in (State.ABSENT, State.LOADING)]
         self._be_free()
         for key in sorted(missing) if self.order == "index" else missing:
             yield from self._spend(self.costs.copy_submit)
@@ -310,10 +356,12 @@ class Machine:
         self.memory.running |= set(group)
         tokens = [needs.tokens(key) for key in group]
         ns = self.costs.experts(sum(tokens), len(tokens), max(tokens))
+        if self.misses:
+            ns += self.misses.unpacking(group)
         yield from self._launch("experts", ns, event, tuple(group))
 
     def _run_as_they_come(self, event: Event, needs: Needs, found: dict[int, State]) -> Doing:
-        left = list(needs.keys)
+        left = list(event.keys)
         asked, wave = not self.prefetcher, False
         while left:
             yield from self.wait(self.stream.drained)
@@ -328,6 +376,8 @@ class Machine:
                 yield from self._ask()
             elif not group:
                 wave = yield from self._next(left, found)
+        if not asked:
+            yield from self._ask()
 
     def _group(self, left: Sequence[int], wave: bool) -> list[int]:
         ready = [key for key in left if self.memory.there(key)]
@@ -342,6 +392,8 @@ class Machine:
         turn = min(left)
         if self.order == "index" and not self.memory.there(turn) and not self.link.coming(turn):
             yield from self._spend(self.costs.copy_submit)
+            if self.misses and turn in self.memory.event.small:
+                self.misses.shrink(turn)
             self.memory.need_again(turn)
             self.link.demand(turn)
             return False
@@ -360,6 +412,7 @@ class Machine:
             yield self.link.changed.wait()
             yield self.clock.after(0, HOST)
         blamed = self.link.demands[0].key if stuck else landed[0]
+        assert blamed is not None
         part = "late_stall" if found[blamed] is State.LOADING else "miss_stall"
         self.stream.stall(part, self.clock.time - since)
         self.count["waves run"] += stuck

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import count
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,13 +14,15 @@ import simpy
 from moesim import policy
 from moesim.experiment import Experiment
 from moesim.policy import BatchPolicy, Limits, Queued
-from moesim.sim.oracle import FreeOracle
 from moesim.sim.work import Part
 from moesim.sim.workload import Request, Workload
 from tests.reference.clock import ARRIVAL, FORM, Doing, Signal
+from tests.reference.cpu import Gate
 from tests.reference.foresee import foresee
+from tests.reference.kv import KvMemory, Moved
 from tests.reference.model import Machine, Needs, Outcome, StepCosts, StepWork
-from tests.reference.sight import Use
+from tests.reference.sight import Named, Use
+from tests.reference.swaps import Swaps
 
 Parts = tuple[Part, ...]
 
@@ -32,6 +33,9 @@ class Frame:
 
     parts: Parts
     queue: list[Queued]
+    goals: dict[int, int]
+    """tokens of each of its requests, and of those preempted for it, that were there and routed when it was formed"""
+    moved: Moved
     brought: list[int] = field(default_factory=list)
 
 
@@ -40,18 +44,23 @@ class Run:
     """What a run did: its steps, its requests, and what occurred over all of it."""
 
     steps: list[tuple[Parts, Outcome]]
-    requests: dict[int, tuple[int, int, int, int]]
-    """arrival, visible, first token, finished"""
+    requests: dict[int, tuple[int, int, int, int, int]]
+    """arrival, visible, first token, finished; preemptions"""
     counts: Counter[str]
+    memory: KvMemory | None
 
 
 class Server:
-    """What a free server and a replay have in common. `known[r]`: tokens of request r that are there and routed."""
+    """What a free server and a replay have in common. `known[r]`: tokens of request r that are there and routed.
+
+    `goal[r]`: those that it processes before it decodes: its prompt, more of them if they are computed once more.
+    """
 
     def __init__(self, config: Experiment, inputs: Any, *, resident: bool = False, replication: int = 0) -> None:
         self.config, self.inputs = config, inputs
         self.machine = Machine(config, inputs, resident=resident, replication=replication)
         self.clock, self.keys = self.machine.clock, self.machine.keys
+        self.memory = KvMemory.of(config, self.keys, inputs.shape)
         self.workload = Workload(
             inputs.trace, config.traffic, config.seed, replication, config.replications, arrivals=inputs.arrivals
         )
@@ -64,7 +73,10 @@ class Server:
         made = policy.make("batch", config.scheduler.batch)
         assert isinstance(made, BatchPolicy)
         self.batch = made
+        self.swaps = Swaps(self.clock, self.machine.link, inputs.link)
         self.known: dict[int, int] = {}
+        self.goal: dict[int, int] = {}
+        self.preemptions: Counter[int] = Counter()
         self.came = Signal(self.clock)
         self.to_route = simpy.Store(self.clock)
         self.in_router: dict[int, int] = {}
@@ -79,8 +91,10 @@ class Server:
         """Until every request has left, or the steps are used up."""
         self.clock.run(self.clock.process(self._run()))
         came = [r for r in self.workload.requests if r.visible >= 0]
-        requests = {r.number: (r.arrival, r.visible, r.first_token, r.finished) for r in came}
-        return Run(self.steps, requests, self.machine.count)
+        requests = {
+            r.number: (r.arrival, r.visible, r.first_token, r.finished, self.preemptions[r.number]) for r in came
+        }
+        return Run(self.steps, requests, self.machine.count, self.memory)
 
     def _run(self) -> Doing:
         for number in count():
@@ -88,26 +102,57 @@ class Server:
             yield from self.machine.wait(formed)
             if formed.value is None:
                 return
-            work, start = formed.value
+            frame, work, start = formed.value
+            stall = 0
+            if moves := self._moves(frame.moved):
+                seen = self.machine.count
+                seen["copies wait for the host"] += self.clock.time > start
+                asked = seen["asked between steps"]
+                copied = self.clock.process(moves)
+                yield from self.machine.wait(copied)
+                seen["asked beside a swap"] += seen["asked between steps"] - asked
+                start, stall = copied.value, copied.value - start
             outcome = yield from self.machine.step(work, start)
+            outcome.counts["kv_stall_ns"], outcome.counts["kv_blocks_used"] = stall, frame.moved.used
             self.steps.append((self.now_running, outcome))
             self._deliver(number, outcome)
 
     def _form_when_ready(self, number: int) -> Doing:
         yield self.clock.after(0, FORM)
-        while not self._ready(number):
+        while not (self._ready(number) and (frame := self._form(number))):
             if self._over(number) or number == self.config.steps:
                 return None
             yield self.came.wait()
             yield self.clock.after(0, FORM)
-        start = self.clock.time
-        self.machine.begin(start)
-        self.now_running = self._form(number)
-        for part in self.now_running:
-            request = self.workload[part.request]
-            if request.started < 0:
-                request.started = start
-        return self._work(number, self.now_running), start
+        self._count(frame.moved)
+        self.now_running = frame.parts
+        if not (frame.moved.out or frame.moved.back):
+            self.machine.begin(self.clock.time)
+        return frame, self._work(number, frame.parts), self.clock.time
+
+    def _count(self, moved: Moved) -> None:
+        """What was given up for a step, and what it copies."""
+        self.preemptions.update(request for request, _ in moved.preempted)
+        if self.memory:
+            count = self.machine.count
+            count[f"preemptions_{self.memory.preempt}"] += len(moved.preempted)
+            count["recomputed_tokens"] += sum(tokens for _, tokens in moved.preempted)
+            count["swap_out_bytes"] += sum(moved.out) * self.memory.block_bytes
+            count["swap_in_bytes"] += sum(moved.back) * self.memory.block_bytes
+
+    def _moves(self, moved: Moved) -> Doing | None:
+        """The copies of a step, submitted now; gives the instant at which the step starts. None if it has none."""
+        if self.memory is None or not (moved.out or moved.back):
+            return None
+        block = self.memory.block_bytes
+        self.swaps.out([number * block for number in moved.out])
+        self.swaps.back([number * block for number in moved.back])
+        return self._until_copied()
+
+    def _until_copied(self) -> Doing:
+        yield from self.swaps.over()
+        self.machine.begin(self.clock.time)
+        return self.clock.time
 
     def _over(self, number: int) -> bool:
         raise NotImplementedError
@@ -115,7 +160,8 @@ class Server:
     def _ready(self, number: int) -> bool:
         raise NotImplementedError
 
-    def _form(self, number: int) -> Parts:
+    def _form(self, number: int) -> Frame | None:
+        """The next step, formed at this instant; None if nobody may run."""
         raise NotImplementedError
 
     def _beyond(self, kind: tuple[str, str], number: int, parts: Parts) -> list[Use]:
@@ -125,9 +171,14 @@ class Server:
         """Requests that follow those that have `finished` at the end of step `number` (closed loop)."""
         raise NotImplementedError
 
+    def _leave(self, request: int) -> None:
+        """Its last token is there."""
+
     def _show(self, request: int, position: int) -> None:
         """The prompt (position 0) or next token of a request is there and routed."""
         self.known[request] = position + 1 if position else self.workload[request].prompt
+        if not position:
+            self.goal[request] = self.known[request]
 
     # Requests and tokens
 
@@ -179,6 +230,7 @@ class Server:
                 request.finished = outcome.sampled_at
                 finished += 1
                 self.machine.memory.ended(part.request)
+                self._leave(part.request)
             else:
                 going_on.append((part.request, part.start + part.tokens))
         self.left += finished
@@ -190,19 +242,17 @@ class Server:
 
     def _yielding(self, parts: Parts) -> list[Part]:
         """Parts whose last token makes the model sample one."""
-        return [p for p in parts if not p.prefill or p.start + p.tokens == self.workload[p.request].prompt]
+        return [p for p in parts if not p.prefill or p.start + p.tokens == self.goal[p.request]]
 
     # What a step asks for
 
     def _tokens(self, request: int, start: int, tokens: int, layer: int = 0) -> list[list[int]]:
         """Experts of a request's tokens in a layer, strongest first."""
-        row = int(self.trace.offsets[self.workload[request].sequence]) + start
-        chosen = self.trace.experts[row : row + tokens, 0 if self.decoupled else layer].tolist()
+        chosen = self.trace.experts[self._rows(request, start, tokens), 0 if self.decoupled else layer].tolist()
         return [[expert for expert in token if expert >= 0] for token in chosen]
 
     def _strongest(self, request: int, start: int, tokens: int) -> np.ndarray | None:
-        row = int(self.trace.offsets[self.workload[request].sequence]) + start
-        return self.trace.experts[row : row + tokens, 0, 0].copy() if self.decoupled else None
+        return self.trace.experts[self._rows(request, start, tokens), 0, 0] if self.decoupled else None
 
     def _needs(self, parts: Parts, layer: int) -> Needs:
         prefill: Counter[int] = Counter()
@@ -217,7 +267,26 @@ class Server:
                     if part.request not in users.setdefault(key, []):
                         users[key].append(part.request)
                     (prefill if part.prefill else decode)[key] += 1
-        return Needs(tuple(ranked), prefill, decode, users)
+        experts = tuple(self.keys.table[layer].index(key) for key in ranked)
+        gates = self._gates(parts, layer) if self.machine.misses else []
+        return Needs(tuple(ranked), prefill, decode, users, self._named(parts, layer), experts, gates)
+
+    def _gates(self, parts: Parts, layer: int) -> list[Gate]:
+        rows = [row for part in parts for row in self._rows(part.request, part.start, part.tokens)]
+        decision = 0 if self.decoupled else layer
+        chosen, weights = self.trace.experts[rows, decision].tolist(), self.trace.weights[rows, decision].tolist()
+        return list(zip(chosen, weights, strict=True))
+
+    def _named(self, parts: Parts, layer: int) -> Named:
+        """What the gate of a layer predicts of later ones for the step's tokens (layer-wise router)."""
+        rows = [row for part in parts for row in self._rows(part.request, part.start, part.tokens)]
+        predicted = self.trace.predicted.items()
+        return {ahead: ids[rows, layer] for ahead, ids in predicted if layer + ahead < self.keys.layers}
+
+    def _rows(self, request: int, start: int, tokens: int) -> range:
+        """Where tokens of a request are in the trace."""
+        first = int(self.trace.offsets[self.workload[request].sequence]) + start
+        return range(first, first + tokens)
 
     def _work(self, number: int, parts: Parts) -> StepWork:
         beyond = {kind: self._beyond(kind, number, parts) for kind, sight in self.machine.sights.items() if sight.far}
@@ -265,132 +334,3 @@ class Server:
             for layer in range(layers)
             for expert in used
         ]
-
-
-class FreeServer(Server):
-    """The server as it runs. `frames` records what it formed."""
-
-    def __init__(self, config: Experiment, inputs: Any, *, resident: bool = False, replication: int = 0) -> None:
-        super().__init__(config, inputs, resident=resident, replication=replication)
-        self.queue: list[Queued] = []
-        if watch := getattr(self.batch, "watch", None):
-            watch(self.machine.residency())
-        self.frames: list[Frame] = []
-        self.oracle: FreeOracle | None = None
-        if any(level == "oracle" for level, _ in self.machine.sights):
-            self.oracle = FreeOracle(self._as_the_oracle_sees_it())
-
-    def _over(self, number: int) -> bool:
-        return self.left == self.requests
-
-    def _ready(self, number: int) -> bool:
-        return bool(self.queue) and number < self.config.steps
-
-    def _form(self, number: int) -> Parts:
-        chosen = self.batch.form(list(self.queue), self.limits)
-        parts = tuple(Part(q.request, q.position, tokens, not q.decoding) for q, tokens in chosen)
-        for queued, tokens in chosen:
-            queued.advance(tokens)
-            if not queued.known:
-                self.queue.remove(queued)
-        for queued in self.queue:
-            queued.skipped += all(queued is not other for other, _ in chosen)
-        self.frames.append(Frame(parts, [queued.copy() for queued in self.queue]))
-        return parts
-
-    def _show(self, request: int, position: int) -> None:
-        super()._show(request, position)
-        tokens = self.known[request] - position
-        left = 0 if position else tokens
-        self.queue.append(Queued(request, position, left, tokens, self._strongest(request, position, tokens)))
-
-    def _follow(self, number: int, finished: int) -> None:
-        for _ in range(finished):
-            if self.config.traffic.kind == "closed" and self.arrived < self.requests:
-                self.frames[number].brought.append(self.arrived)
-                self._arrive(self.workload[self.arrived])
-
-    def _beyond(self, kind: tuple[str, str], number: int, parts: Parts) -> list[Use]:
-        level, unknown = kind
-        if level == "oracle":
-            return self._forecast(number, parts)
-        if level == "queue":
-            return self._foreseen(number, parts, self.queue, unknown)
-        return self._keeping(number, parts) if unknown == "persist" else []
-
-    # The oracle of a free schedule guesses; its guess is the simulator's
-
-    def _as_the_oracle_sees_it(self) -> Any:
-        server = self
-
-        class Seen:
-            config = self.config.model_copy(update={"traffic": self.workload.traffic})
-            inputs, trace, workload = self.inputs, self.trace, self.workload
-            decoupled, limits, in_router = self.decoupled, self.limits, self.in_router
-            setup = SimpleNamespace(engine=SimpleNamespace(experts=self.keys.experts, layers=self.keys.layers))
-
-            now = property(lambda _: server.clock.time)
-            router_free = property(lambda _: server.router_free)
-            arrived = property(lambda _: server.arrived)
-
-            @property
-            def scheduler(self) -> Any:
-                return SimpleNamespace(policy=server.batch, queue={q.request: q for q in server.queue})
-
-        return Seen()
-
-    def _forecast(self, number: int, parts: Parts) -> list[Use]:
-        assert self.oracle is not None
-        unseen = 1 << 50
-        rows = range(1 if self.decoupled else self.keys.layers)
-        later = self.oracle.later(number, SimpleNamespace(parts=parts, layers=rows), unseen)  # type: ignore[arg-type]
-        grid = np.broadcast_to(later, (self.keys.layers, self.keys.experts)).tolist()
-        return [
-            (self.keys.table[layer][expert], step * self.keys.layers + layer)
-            for layer, row in enumerate(grid)
-            for expert, step in enumerate(row)
-            if step < unseen
-        ]
-
-
-class ReplayServer(Server):
-    """Replays recorded steps in their order, each as soon as the one before it and its requests allow."""
-
-    def __init__(self, config: Experiment, inputs: Any, frames: Sequence[Frame], replication: int = 0) -> None:
-        super().__init__(config, inputs, replication=replication)
-        self.frames = frames
-
-    def _over(self, number: int) -> bool:
-        return number == len(self.frames)
-
-    def _ready(self, number: int) -> bool:
-        if number == len(self.frames):
-            return False
-        return all(p.start + p.tokens <= self.known.get(p.request, 0) for p in self.frames[number].parts)
-
-    def _form(self, number: int) -> Parts:
-        return self.frames[number].parts
-
-    def _follow(self, number: int, finished: int) -> None:
-        for request in self.frames[number].brought:
-            self._arrive(self.workload[request])
-
-    def _beyond(self, kind: tuple[str, str], number: int, parts: Parts) -> list[Use]:
-        level, unknown = kind
-        if level == "oracle":
-            coming = enumerate(self.frames[number + 1 :], number + 1)
-            return [use for step, frame in coming for use in self._uses(step, frame.parts)]
-        if level == "queue":
-            return self._foreseen(number, parts, self.frames[number].queue, unknown)
-        return self._keeping(number, parts) if unknown == "persist" else []
-
-
-def serve(config: Experiment, inputs: Any, replication: int = 0) -> Run:
-    """Run one replication, free or frozen."""
-    if config.schedule == "free":
-        return FreeServer(config, inputs, replication=replication).run()
-    recording = FreeServer(config, inputs, resident=True, replication=replication)
-    recording.run()
-    return ReplayServer(config, inputs, recording.frames, replication).run()
-
-

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
 from moesim.hardware.keys import Keys
-from moesim.policy import FAR, FAR_VIEWS, NEAR_VIEWS, View
+from moesim.policy import FAR, FAR_VIEWS, NEAR_VIEWS, PredictedView, View
 
 Use = tuple[int, int]
 """a key, and the number of a layer event that uses it"""
+Named = Mapping[int, np.ndarray]
+"""by distance, experts that tokens are predicted to choose, int16 [tokens, places]"""
 
 
 class Sight:
-    """The view of one level and one assumption about what it does not show."""
+    """The view of one level and one assumption about what it does not show. `k`: experts of a token."""
 
-    def __init__(self, level: str, unknown: str, keys: Keys) -> None:
+    def __init__(self, level: str, unknown: str, keys: Keys, k: int) -> None:
         self.level, self.unknown, self.layers = level, unknown, keys.layers
         self.far = level in FAR_VIEWS
         self.next_uses = np.full(keys.count, FAR, dtype=np.int64)
@@ -24,6 +26,8 @@ class Sight:
         self.view: View
         if self.far:
             self.view = FAR_VIEWS[level](keys.layers, keys.experts, self.next_uses, keys.table)
+        elif level == PredictedView.level:
+            self.view = PredictedView(keys.layers, keys.experts, k, keys.table)
         else:
             self.view = NEAR_VIEWS[level](keys.layers, keys.experts, keys.table)
 
@@ -32,6 +36,8 @@ class Sight:
         self.view.step, self.view.layer = step, -1
         if self.level != "history":
             self.view.current = ()  # type: ignore[attr-defined]
+        if isinstance(self.view, PredictedView):
+            self.view.named = {}
         if self.far:
             self.view.upcoming = [tuple(keys) for keys in needed]  # type: ignore[attr-defined]
             first = step * self.layers
@@ -39,9 +45,11 @@ class Sight:
             self.uses += beyond
             self._look()
 
-    def enter(self, layer: int, keys: Sequence[int]) -> None:
-        """The gate of `layer`."""
+    def enter(self, layer: int, keys: Sequence[int], named: Named) -> None:
+        """The gate of `layer`, which predicts `named`."""
         self.view.layer = layer
+        if isinstance(self.view, PredictedView):
+            self.view.named = named
         if self.level != "history":
             self.view.current = tuple(keys)  # type: ignore[attr-defined]
         if self.far:

@@ -20,6 +20,8 @@ class Kernel:
     event: Event | None
     keys: tuple[int, ...]
     done: simpy.Event
+    result: int = 0
+    """of the CPU, for which the stream waits instead: when it is there"""
 
 
 class Stream:
@@ -45,6 +47,11 @@ class Stream:
         self.drained = self.clock.event()
         self.waiting.put(Kernel(part, ns, event, keys, self.drained))
 
+    def wait_for_cpu(self, result: int) -> None:
+        """Before the next kernel, until `result`; up to now the host was busy."""
+        self.drained = self.clock.event()
+        self.waiting.put(Kernel("cpu_stall", 0, None, (), self.drained, result))
+
     def rest_until(self, now: int) -> None:
         """Account for the idle time up to `now`: what was no stall was the host's."""
         self.parts["host"] += now - self.idle_since - self.stalled
@@ -57,6 +64,12 @@ class Stream:
     def _run(self) -> Doing:
         while True:
             kernel = yield self.waiting.get()
+            if kernel.result:
+                if (ns := kernel.result - self.clock.time) > 0:
+                    yield self.clock.after(ns, KERNEL_END)
+                    self.stall("cpu_stall", ns)
+                kernel.done.succeed()
+                continue
             self.rest_until(self.clock.time)
             if kernel.ns:
                 yield self.clock.after(kernel.ns, KERNEL_END)

@@ -360,6 +360,28 @@ def test_a_cost_table_without_the_cpu() -> None:
     assert check(config(miss="cpu-when-cheaper"), known) == []
 
 
+def test_a_cache_policys_books_are_those_of_whole_keys() -> None:
+    # A key that came as a smaller copy leaves with as many bytes as it came with.
+    class Booked(Lowest):
+        def start(self, pool: Pool, view: View) -> None:
+            super().start(pool, view)
+            self.sizes, self.held = pool.sizes, 0
+
+        def inserted(self, key: int, prefetched: bool) -> None:
+            super().inserted(key, prefetched)
+            self.held += self.sizes[key]
+
+        def evicted(self, key: int) -> None:
+            super().evicted(key)
+            self.held -= self.sizes[key]
+            assert self.held == sum(self.sizes[key] for key in self.there)
+
+    register("booked")(Booked)
+    half = plant(Handling.SMALL, small_ratio=0.5)
+    result = run([([0, 1], [2, 3, 0, 1])], memory={"slots": 1}, cache="booked", miss=half)
+    assert result.counters["evictions"] > 0
+
+
 # ---- as a whole
 
 

@@ -1,4 +1,4 @@
-"""The figure that ranks presets: misses and time of each, side by side."""
+"""The figure that ranks presets, or batchers: misses and time of each, side by side."""
 
 from __future__ import annotations
 
@@ -25,10 +25,12 @@ LEVELS: dict[str, dict[str, Any]] = {
     "oracle": {"color": "#000000", "marker": "*"},
 }
 RESIDENT = "bound_resident_ns_per_output_token"
+BESIDE_TIME = {MISSES: "misses per output token (expert keys)", "unique_experts_per_event": "unique experts a layer"}
+"""what stands beside the time: misses, or where there are none how many experts a step has to run"""
 
 
 def ranking(configurations: Sequence[Configuration], title: str) -> Figure | None:
-    """A row per preset, the fastest first: misses and time per output token, and both against the baseline.
+    """A row per preset, the fastest first: misses (see `BESIDE_TIME`), time per output token, and that against B.
 
     A block of rows per memory size; None where there are no presets.
     """
@@ -38,16 +40,18 @@ def ranking(configurations: Sequence[Configuration], title: str) -> Figure | Non
     sizes, unit = sizes_of(configurations)
     names = max(len(_name(c)) for c in configurations)
     rows = max(map(len, groups))
+    measure = next((name for name in BESIDE_TIME if any(c.mean(name) > 0 for c in configurations)), MISSES)
     figure, panels = drawing.panels_of(len(groups), 3, (2.7, 0.2 * rows + 0.3), LETTER * names + LEGEND)
     for line, group in zip(panels, groups, strict=True):
         time = judged_by(group)
         for level, look in LEVELS.items():
             here = {y: c for y, c in enumerate(group) if c.level == level}
-            _dots(line[0], {y: compare.mean(c.values(MISSES)) for y, c in here.items()}, level, look)
+            _dots(line[0], {y: compare.mean(c.values(measure)) for y, c in here.items()}, level, look)
             _dots(line[1], {y: compare.mean(c.values(time) / 1e6) for y, c in here.items()}, level, look)
             _dots(line[2], {y: against_baseline(c, group, time).scaled(100) for y, c in here.items()}, level, look)
+        line[0].set_xlabel(BESIDE_TIME[measure])
         _frame(line, group, f"{sizes[group[0]]:.3g} {unit}")
-    below = "presets by time per output token, the fastest first, and their misses; right of 0: slower than B; ~: lossy"
+    below = "the fastest first; right of 0: slower than B" + "; ~: lossy" * any(c.lossy for c in configurations)
     return drawing.finish(figure, panels, (title, below), configurations)
 
 
@@ -72,7 +76,6 @@ def _frame(panels: Sequence[Axes], group: Sequence[Configuration], size: str) ->
         panel.set_ylim(len(names) - 0.4, -0.6)
         if number < 2:
             panel.set_xlim(left=0)
-    panels[0].set_xlabel("misses per output token (expert keys)")
     panels[1].set_xlabel(time_words([group]))
     panels[2].set_xlabel("time against B, the best history policy (%)")
     panels[0].set_title(size, fontsize=9, loc="left")

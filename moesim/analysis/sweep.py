@@ -119,7 +119,8 @@ def _parted(members: Sequence[Configuration]) -> Iterable[tuple[Set, list[Config
 def _of_line(c: Configuration) -> dict[str, str]:
     group = dict(c.group)
     beside = {column: group.get(f"{column}.label") or group.get(column) or str(c.value(column)) for column in BESIDE}
-    return {"policy": c.policy, "scope": c.scope, **beside}
+    named = {column: "" for column, name in beside.items() if c.preset and name == c.policy}  # says it already
+    return {"policy": c.policy, "scope": c.scope, **beside, **named}
 
 
 def _sweep(axis: str, key: Set, members: Sequence[Configuration]) -> Sweep:

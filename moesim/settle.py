@@ -15,6 +15,7 @@ import numpy as np
 
 from moesim.analysis.overload import Pressure, overloaded, pressure
 from moesim.analysis.transient import mser
+from moesim.sim.window import left_within
 
 if TYPE_CHECKING:
     from moesim.plan import Run
@@ -132,6 +133,7 @@ def _settled(run: Run, result: RunResult, judged: tuple[int, bool], over: bool, 
         numbers = requests["request"]
         requests = requests | {"measured": (numbers >= first) & (numbers < first + window.requests)}
         steps = steps | {"measured": (steps["step"] >= begin) & (steps["step"] < end)}
+        requests |= {"left_measured": left_within(requests["finished_ns"], steps)}
         cut_off = bool(result.windows["cut_off"][-1])
         counters["arrivals_ended"] = bool(counters.get("arrivals_ended")) and not over
         told = {"cut_off": cut_off, "unsettled": not (over or cut_off) and (not ended or needed > first)}

@@ -54,6 +54,9 @@ def test_the_row_is_of_the_steps_and_requests_that_were_chosen(results: moesim.R
         assert steps["start_ns"].iloc[0] >= requests["arrival_ns"].iloc[0]
         assert steps["end_ns"].iloc[-1] >= requests["finished_ns"].max() > steps["start_ns"].iloc[-1]
         assert row["ttft_mean_ns"] == requests["ttft_ns"].mean()
+        left = results.requests[(results.requests["run"] == row["run"])]["finished_ns"]
+        count = int(left.between(steps["start_ns"].iloc[0], steps["end_ns"].iloc[-1], inclusive="right").sum())
+        assert row["throughput_requests_per_s"] == count * 10**9 / row["span_ns"]
 
 
 def test_neither_jobs_nor_an_interruption_change_a_byte(

@@ -60,7 +60,7 @@ def summarize(
     """
     rates = per_token(counters) | shares(counters) | degraded(counters) | bounds(counters)
     times = latencies(requests) | inter_token(requests, tokens)
-    return rates | times | throughput(counters, times) | service(counters, requests, objective) | borrowed(requests)
+    return rates | times | throughput(counters, requests) | service(counters, requests, objective) | borrowed(requests)
 
 
 def per_token(counters: Mapping[str, int]) -> dict[str, float]:
@@ -99,12 +99,12 @@ def shares(counters: Mapping[str, int]) -> dict[str, float]:
     return result | {f"{part}_share": ratio(counters.get(f"{part}_ns", 0), span) for part in waits}
 
 
-def throughput(counters: Mapping[str, int], finished: Mapping[str, Any]) -> dict[str, float]:
-    """Output tokens, and measured requests that have finished, per second of the span."""
-    span = counters["span_ns"]
+def throughput(counters: Mapping[str, int], requests: Mapping[str, Any] | pd.DataFrame) -> dict[str, float]:
+    """Output tokens, and requests that left, per second of the measured steps: whoever they are of."""
+    span, left = counters["span_ns"], int(np.asarray(requests["left_measured"], dtype=bool).sum())
     return {
         "throughput_tokens_per_s": ratio(counters["output_tokens"] * 10**9, span),
-        "throughput_requests_per_s": ratio(finished["finished_requests"] * 10**9, span),
+        "throughput_requests_per_s": ratio(left * 10**9, span),
     }
 
 

@@ -22,18 +22,22 @@ def service(
     """What a run gave of what was promised, and the promise itself; nothing without an objective.
 
     `requests` are columns or a frame. A request that counts and has not finished kept nothing.
+    Goodput is of those that left during the measured steps, which need not be those that count.
     """
     if objective is None:
         return {}
     counted = counts(counters, requests)
-    each = {name: kept & counted for name, kept in keeps(requests, objective).items()}
-    good, count, span = int(np.logical_and.reduce([*each.values()]).sum()), int(counted.sum()), counters["span_ns"]
+    each = keeps(requests, objective)
+    kept = np.logical_and.reduce([*each.values()])
+    good, count, span = int((kept & counted).sum()), int(counted.sum()), counters["span_ns"]
+    left = int((kept & np.asarray(requests["left_measured"], dtype=bool)).sum())
     attainment = _share(good, count)
     found = {
         "good_requests": good,
         "attainment": attainment,
-        **{f"attainment_{name}": _share(int(each[name].sum()), count) if name in each else math.nan for name in LIMITS},
-        "goodput_requests_per_s": good * 10**9 / span if span > 0 else math.nan,
+        **{f"attainment_{name}": math.nan for name in LIMITS},
+        **{f"attainment_{name}": _share(int((within & counted).sum()), count) for name, within in each.items()},
+        "goodput_requests_per_s": left * 10**9 / span if span > 0 else math.nan,
         "meets_objective": attainment >= objective.share,
     }
     limits = {f"objective_{name}_s": getattr(objective, name) for name in LIMITS}

@@ -24,7 +24,7 @@ from moesim.sim.server import FreeServer, Server
 from moesim.sim.setup import MAKERS, Inputs, set_up, settle
 from moesim.sim.watch import Watch
 from moesim.sim.watched import Watched
-from moesim.sim.window import Window, windows_of
+from moesim.sim.window import Window, left_within, windows_of
 from moesim.sim.workload import Workload
 
 Progress = Callable[[int], None]
@@ -165,6 +165,7 @@ def _result(config: Experiment, inputs: Inputs, server: Server, schedule: Schedu
     names = dict.fromkeys(name for row in rows for name in row)
     grid = {name: np.array([row.get(name, 0) for row in rows], np.int64) for name in names} if config.window else {}
     steps = server.log.steps(*windows[-1].steps)
+    table["left_measured"] = left_within(table["finished_ns"], steps)
     labels = server.setup.labels | traffic_label(inputs.arrivals, config.traffic.requests)
     return RunResult(rows[-1], steps, table, labels, grid, server.tokens.table())
 

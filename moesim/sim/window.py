@@ -37,6 +37,19 @@ class Window:
         return dict(zip(names, values, strict=True)) | {"cut_off": int(not self.complete)}
 
 
+def left_within(finished_ns: np.ndarray, steps: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Whether each request left during the measured steps, whoever it is; bool [requests].
+
+    `steps` is the table of steps. Who leaves does so at the end of a step at the latest, so that a request that left
+    when the first measured step started is of the step before.
+    """
+    measured = steps["measured"]
+    if not measured.any():
+        return np.zeros(len(finished_ns), dtype=bool)
+    start, end = steps["start_ns"][measured][0], steps["end_ns"][measured][-1]
+    return (finished_ns > start) & (finished_ns <= end)
+
+
 def windows_of(
     asked: experiment.Window | None, requests: Mapping[str, np.ndarray], steps: np.ndarray
 ) -> list[Window]:

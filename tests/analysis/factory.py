@@ -77,6 +77,7 @@ def run(case: str, slots: int, scope: str, policy: dict[str, object], replicatio
         "arrival_ns": arrival, "visible_ns": arrival, "started_ns": arrival + 10**7,
         "first_token_ns": arrival + 2 * 10**8 + misses * 10**4,
         "finished_ns": arrival + misses * 10**6 + 10**9, "output_tokens": np.full(9, 100), "measured": np.full(9, True),
+        "left_measured": np.full(9, True),
     }  # fmt: skip
     unlimited = policy["level"] == "oracle" and policy["horizon"] == math.inf
     identity = {

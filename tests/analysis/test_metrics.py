@@ -21,6 +21,7 @@ REQUESTS = {
     "finished_ns": [250, 200, 900, -1, -1],
     "output_tokens": [5, 1, 4, 9, 2],
     "measured": [True, True, True, True, False],
+    "left_measured": [False, True, True, False, False],
 }
 
 COUNTERS = {
@@ -127,9 +128,9 @@ def test_no_output_token_gives_nan_not_an_error() -> None:
 
 
 def test_throughput_is_of_the_span() -> None:
-    got = metrics.throughput(COUNTERS, {"finished_requests": 3})
-    assert got == {"throughput_tokens_per_s": 5e6, "throughput_requests_per_s": 1.5e6}
-    nothing = metrics.throughput(COUNTERS | {"span_ns": 0}, {"finished_requests": 0})
+    got = metrics.throughput(COUNTERS, REQUESTS)
+    assert got == {"throughput_tokens_per_s": 5e6, "throughput_requests_per_s": 1e6}, "two left in 2000 ns"
+    nothing = metrics.throughput(COUNTERS | {"span_ns": 0}, REQUESTS | {"left_measured": [False] * 5})
     assert all(math.isnan(value) for value in nothing.values())
 
 

@@ -284,6 +284,37 @@ def test_the_warm_up_is_not_in_any_of_them() -> None:
     assert got["goodput_requests_per_s"] == 10**9 / (6220 - 2440)
 
 
+def test_rates_are_of_whoever_left_in_the_measured_steps() -> None:
+    """Of steps 1 on (1110 to 6220): B, C and D begin there and are measured, but A leaves there as well."""
+    run = served(warmup_steps=1)
+    assert run.requests["measured"].tolist() == [False, True, True, True]
+    assert run.requests["left_measured"].tolist() == [True] * 4
+    # TPOT of A is 665, of B 210, of D 110; C has none.
+    got = measured(run, Objective(tpot=210e-9))
+    assert got["throughput_requests_per_s"] == 4 * 10**9 / 5110
+    assert (got["good_requests"], got["attainment"]) == (3, 1)
+    assert got["goodput_requests_per_s"] == 3 * 10**9 / 5110, "A was too slow"
+    assert measured(run, Objective(tpot=665e-9))["goodput_requests_per_s"] == 4 * 10**9 / 5110
+
+
+def test_rates_of_a_window_of_requests() -> None:
+    """B alone is measured: steps 1 and 2, 1110 to 2440, with two tokens each. A leaves with it."""
+    run = served(window={"requests": 1, "warmup": 1})
+    assert run.requests["measured"].tolist()[:3] == [False, True, False]
+    got = measured(run, Objective(ttft=1200e-9))
+    assert got["throughput_tokens_per_s"] == 4 * 10**9 / 1330
+    assert got["throughput_requests_per_s"] == 2 * 10**9 / 1330
+    # TTFT of A is 1110, of B 1730.
+    assert (got["attainment"], got["goodput_requests_per_s"]) == (0, 10**9 / 1330)
+
+
+def test_who_left_as_the_measured_steps_began_is_of_the_step_before() -> None:
+    """From step 3 on (2440): A and B had left at 2440."""
+    run = served(warmup_steps=3)
+    assert run.requests["left_measured"].tolist() == [False, False, True, True]
+    assert measured(run)["throughput_requests_per_s"] == 2 * 10**9 / 3780
+
+
 def test_a_run_within_its_warm_up_measures_nothing() -> None:
     got = measured(served(warmup_steps=9, steps=10), Objective(ttft=1))
     assert math.isnan(got["attainment"]) and not got["meets_objective"]

@@ -232,11 +232,11 @@ def size_text(configuration: Configuration) -> str:
     """The cache's memory in words, e.g. `4 experts a layer (17.3 GB)`."""
     slots, size = text(configuration.value("slots")), text(configuration.value("bytes"))
     gigabytes = f"{float(size) / 1e9:.3g} GB" if size else ""
-    kv = text(configuration.value("kv_bytes"))
+    kv = kv_text(configuration)
     experts = f"{slots} experts a layer" if slots else ""
     if gigabytes:
         experts = f"{experts} ({gigabytes})" if experts else f"experts {gigabytes}" if kv else gigabytes
-    return f"{experts}, KV {float(kv) / 1e9:.3g} GB" if kv else experts
+    return f"{experts}, KV {kv} GB" if kv else experts
 
 
 def sizes_of(configurations: Sequence[Configuration]) -> tuple[dict[Configuration, float], str]:
@@ -245,6 +245,12 @@ def sizes_of(configurations: Sequence[Configuration]) -> tuple[dict[Configuratio
     if all(slots):
         return dict(zip(configurations, map(float, slots), strict=True)), "experts a layer"
     return {c: c.mean("bytes") / 1e9 for c in configurations}, "GB"
+
+
+def kv_text(configuration: Configuration) -> str:
+    """The size of its KV memory in GB; blank where that has no end."""
+    size = text(configuration.value("kv_bytes"))
+    return f"{float(size) / 1e9:.3g}" if size else ""
 
 
 def labels_of(configuration: Configuration) -> list[str]:

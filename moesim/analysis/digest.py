@@ -21,6 +21,7 @@ from moesim.analysis.configurations import (
     deployable,
     grouped,
     judged_by,
+    kv_text,
     read,
     sizes_of,
     summary_of,
@@ -53,7 +54,7 @@ def lines(results: Any, width: int = WIDTH) -> list[Line]:
     """All lines: for each set its name and a row per memory size, then what the figures are of and what they mean."""
     configurations = read(summary_of(results))
     found = sets(configurations)
-    columns = (_size_column(configurations), *COLUMNS)
+    columns = (*_size_columns(configurations), *COLUMNS)
     rows = {key: [_cells(group, columns) for group in grouped(members).values()] for key, members in found.items()}
     kept, widths = fit(columns, [row for block in rows.values() for row in block], width)
     result = warning(configurations)
@@ -80,10 +81,12 @@ def _cells(group: Group, columns: Sequence[Column]) -> list[str]:
     return [column.cell(group) for column in columns]
 
 
-def _size_column(configurations: Sequence[Configuration]) -> Column:
+def _size_columns(configurations: Sequence[Configuration]) -> list[Column]:
+    """The cache's size, and that of KV memory where it has an end: rows may differ in nothing else."""
     sizes, unit = sizes_of(configurations)
     heading = ("experts", "a layer") if unit == "experts a layer" else ("cache", unit)
-    return Column(heading, lambda group: f"{sizes[group[0]]:.3g}")
+    of_kv = Column(("KV", "GB"), lambda group: kv_text(group[0]))
+    return [Column(heading, lambda group: f"{sizes[group[0]]:.3g}"), *[of_kv] * any(map(kv_text, configurations))]
 
 
 def chosen(group: Group) -> Configuration | None:

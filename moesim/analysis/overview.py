@@ -19,6 +19,7 @@ from moesim.analysis.configurations import (
     deployable,
     grouped,
     judged_by,
+    kv_text,
     sizes_of,
     time_words,
 )
@@ -40,6 +41,9 @@ LOOKS: dict[str, dict[str, Any]] = {
 SHIFTS = (-0.18, 0.0, 0.18)  # of a row, so that intervals do not cover each other
 BELOW = "time per output token, and its change against the best history policy: left of 0 is faster"
 
+ALONE = "time per output token of the best history policy: none is faster"
+LINE = "\n"
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -53,8 +57,8 @@ class Row:
 def across_sets(sets: dict[str, list[Configuration]]) -> Figure | None:
     """A row per set and memory size: what its best history policy, best policy and best oracle take, and their gain.
 
-    Left the time per output token, right its paired difference from the best history policy. A best policy that is
-    the best history policy has no mark of its own.
+    Left the time per output token, right its paired difference from the best history policy, where there is any. A
+    best policy that is the best history policy has no mark of its own.
     """
     groups = [(name, group) for name, members in sets.items() for group in grouped(members).values()]
     rows = [Row(name, group, _shown(group)) for name, group in groups]
@@ -64,19 +68,27 @@ def across_sets(sets: dict[str, list[Configuration]]) -> Figure | None:
     sizes, unit = sizes_of(everyone)
     room = LETTER * (max(len(row.name) for row in rows) + 6) + LEGEND
     height = max(0.2 * len(rows) + 0.4, LEAST)
-    figure, panels = drawing.panels_of(1, 2, (3.0, height), room, sharey="all")
+    others = any(word != BASE for row in rows for word in row.shown)
+    figure, panels = drawing.panels_of(1, 1 + others, (3.0, height), room, sharey="all")
     for word, shift in zip(LOOKS, SHIFTS, strict=True):
         found = {y + shift: (row.shown[word], row.group) for y, row in enumerate(rows) if word in row.shown}
         times = {y: compare.mean(c.values(judged_by(group)) / 1e6) for y, (c, group) in found.items()}
         _dots(panels[0, 0], times, word)
-        if word != BASE:
+        if word != BASE and found:
             changes = {y: against_baseline(c, group, judged_by(group)).scaled(100) for y, (c, group) in found.items()}
             _dots(panels[0, 1], changes, word)
     _resident(panels[0, 0], {y: row.group[0].mean(RESIDENT) / 1e6 for y, row in enumerate(rows)})
-    _frame(panels[0], [row.name for row in rows], [f"{sizes[row.group[0]]:.3g}" for row in rows])
+    kv = ", KV" if any(map(kv_text, everyone)) else ""
+    firsts = [row.group[0] for row in rows]
+    _frame(panels[0], [row.name for row in rows], [_size(sizes[c], kv_text(c)) for c in firsts])
     panels[0, 0].set_xlabel(time_words(group for _, group in groups))
-    panels[0, 0].set_ylabel(f"case, and cache size\n({unit})")
-    return drawing.finish(figure, panels, ("the cases beside each other", BELOW), everyone)
+    unit = f"{unit}, GB" if kv and unit != "GB" else unit
+    panels[0, 0].set_ylabel(f"case, and{LINE if kv else ' '}cache size{kv}\n({unit})")
+    return drawing.finish(figure, panels, ("the cases beside each other", BELOW if others else ALONE), everyone)
+
+
+def _size(cache: float, kv: str) -> str:
+    return f"{cache:.3g}, {kv}" if kv else f"{cache:.3g}"
 
 
 def _shown(group: Sequence[Configuration]) -> dict[str, Configuration]:
@@ -113,8 +125,9 @@ def _frame(panels: Sequence[Axes], names: Sequence[str], sizes: Sequence[str]) -
     panels[0].xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     panels[0].xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     panels[0].minorticks_off()
-    panels[1].set_xlabel("against the best history policy (%)")
-    panels[1].axvline(0, color="#444444", linewidth=0.8)
+    for panel in panels[1:]:
+        panel.set_xlabel("against the best history policy (%)")
+        panel.axvline(0, color="#444444", linewidth=0.8)
     for panel in panels:
         panel.grid(axis="y", visible=False)
         for y in first[1:]:

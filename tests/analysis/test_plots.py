@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from moesim.analysis import figures, horizon, overview, plots
+from moesim.analysis import digest, figures, horizon, overview, plots
 from moesim.analysis.configurations import Configuration, read
 from moesim.analysis.gap import against_baseline
 from moesim.analysis.metrics import PARTS
@@ -186,10 +186,29 @@ def test_cases_beside_each_other_have_a_row_per_size_with_what_is_best() -> None
 
 def test_cases_without_a_best_policy_of_their_own_show_none() -> None:
     rows = [("lru", "history", "", "layer", [1.0, 2.0], [1.0, 2.0])]
-    left, right = overview.across_sets({name: read(factory.plain(rows, case=name)) for name in "ab"}).axes
-    assert [bars.get_label() for bars in left.containers] == ["best history policy"] and not right.containers
+    (panel,) = overview.across_sets({name: read(factory.plain(rows, case=name)) for name in "ab"}).axes
+    assert [bars.get_label() for bars in panel.containers] == ["best history policy"], "no panel of no differences"
     nothing = factory.plain([("fifo", "history", "", "layer", [float("nan")] * 2, [float("nan")] * 2)])
     assert overview.across_sets({"a": read(nothing)}) is None
+
+
+def test_sizes_of_kv_memory_tell_rows_of_equal_caches_apart() -> None:
+    rows = [("lru", "history", "", "layer", [1.0, 2.0], [1.0, 2.0])]
+    columns = {"slots": "", "bytes": 8_000_000_000}
+    sizes = {"0.2": 3_600_000_000, "0.4": 7_200_000_000}
+    both = pd.concat(
+        [factory.plain(rows, **columns, kv_bytes=s, **{"memory.kv.share": share}) for share, s in sizes.items()]
+    )
+    both["run"] = range(len(both))
+    figure = overview.across_sets({"": read(both)})
+    figure.draw_without_rendering()
+    (panel,) = figure.axes
+    assert [label.get_text().split()[-2:] for label in panel.get_yticklabels()] == [["8,", "3.6"], ["8,", "7.2"]]
+    assert panel.get_ylabel() == "case, and\ncache size, KV\n(GB)"
+    title = figure._suptitle.get_window_extent()
+    assert panel.yaxis.label.get_window_extent().y1 < title.y0, "the name of the axis ends below the title"
+    words = [line.split() for line in digest.render(both).splitlines()]
+    assert [row[:2] for row in words if "lru," in row] == [["8", "3.6"], ["8", "7.2"]]
 
 
 def test_titles_are_broken_where_the_figure_ends(configurations: list[Configuration]) -> None:

@@ -275,7 +275,8 @@ def settle(config: Experiment, inputs: Inputs) -> Experiment:
 def _memory_labels(config: Experiment, inputs: Inputs) -> dict[str, str]:
     kv = config.memory.kv
     found = budget(config.memory, keys_of(inputs), inputs.shape)
-    labels = {"kv": "KV memory: no limit"}
+    of_gpu = "" if found.gpu is None else f", and no part of the {found.gpu / 10**9:g} GB"
+    labels = {"kv": f"KV memory: no limit{of_gpu}"}
     if kv is not None:
         labels["kv"] = f"KV memory: blocks of {kv.block_tokens:,} tokens, {kv.preempt}"
     return labels if found.gpu is None else {**labels, "memory": f"GPU memory {found}; left {found.left:,}"}

@@ -222,6 +222,13 @@ def test_labels_say_where_everything_comes_from() -> None:
     assert set_up(config(cache=oracle, schedule="frozen"), inputs, 0).labels["oracle"] == "oracle"
 
 
+def test_kv_memory_without_a_limit_is_no_part_of_the_budget() -> None:
+    inputs = Inputs(trace(DECODED), shape(1, 4), ToyCosts(), ToyLink())  # type: ignore[arg-type]
+    labels = set_up(config(memory={"gpu": 24 * 10**9}), inputs, 0).labels
+    assert labels["kv"] == "KV memory: no limit, and no part of the 24 GB"
+    assert labels["memory"].startswith("GPU memory 24,000,000,000 bytes")
+
+
 def test_policies_of_one_level_share_a_view_and_pools_draw_their_own_numbers() -> None:
     inputs = Inputs(trace(DECODED, layers=3), shape(3, 4), ToyCosts(), ToyLink())  # type: ignore[arg-type]
     look = {"name": "lookahead", "params": {"level": "step"}}

@@ -18,6 +18,7 @@ from moesim.errors import InputError, Problem, unknown
 from moesim.experiment import (
     STEPS_OF_A_WINDOW,
     ArrivalsFile,
+    ByteSize,
     Drift,
     Experiment,
     KVMemory,
@@ -246,7 +247,7 @@ def _told(mistake: Any, tree: Node) -> Problem:
         "literal_error": lambda: unknown("value", mistake["input"], re.findall(r"'([^']*)'", rule["expected"])),
         "extra_forbidden": lambda: unknown("key", path[-1], _keys(path[:-1])),
         "missing": lambda: f"is missing; {_description(path)}",
-        "model_type": lambda: f"{value} must be {_shape_of(path)}",
+        "model_type": lambda: f"{value} must be {_shape_of(path)}{_meant(path, mistake['input'])}",
         "dict_type": lambda: f"{value} must be a mapping",
     }
     return node.problem(simple[kind]() if kind in simple else mistake["msg"])
@@ -265,7 +266,23 @@ def _keys(path: tuple[str, ...]) -> list[str]:
 
 def _shape_of(path: tuple[str, ...]) -> str:
     keys = _keys(path)
-    return f"a mapping of {', '.join(keys)}" if keys else "the name of a policy, or {name: ..., and its parameters}"
+    number = "a whole number of tokens, or " if SECTIONS.get(path) is Lengths else ""
+    if keys:
+        return f"{number}a mapping of {', '.join(keys)}"
+    return "the name of a policy, or {name: ..., and its parameters}"
+
+
+def _meant(path: tuple[str, ...], value: object) -> str:
+    """What a size that stands where a section should be would be in it."""
+    sized = SECTIONS.get(path) in (Memory, KVMemory) and isinstance(value, str | int) and not isinstance(value, bool)
+    return f"; for that many bytes give {{bytes: {value}}}" if sized and _is_size(value) else ""
+
+
+def _is_size(value: object) -> bool:
+    try:
+        return TypeAdapter(ByteSize).validate_python(value) > 0
+    except ValidationError:
+        return False
 
 
 def _description(path: tuple[str, ...]) -> str:

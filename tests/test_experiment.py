@@ -300,13 +300,29 @@ def test_every_mistake_of_traffic_is_told_with_its_place(tmp_path: Path) -> None
         "traffic.output.mean: 0.5 must be at least 1",
         "traffic.output: kind lognormal needs cv",
         "traffic.output: min (4) must not exceed max (3)",
-        "traffic.prompt: 'many' must be a mapping of kind, tokens, min, max, mean, cv",
+        "traffic.prompt: 'many' must be a whole number of tokens, or a mapping of kind, tokens, min, max, mean, cv",
         "traffic.output.kind: unknown value 'lognorm'; did you mean 'lognormal'? There is: captured, fixed, lognormal,",
         "traffic.longer: unknown value 'stich'; did you mean 'stitch'? There is: recycle, stitch",
     ]
     missing = [text for text in expected if not any(problem.startswith(text) for problem in found)]
     surplus = [problem for problem in found if not any(problem.startswith(text) for text in expected)]
     assert (missing, surplus) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("kv", "hint"),
+    [
+        ("4GB", "; for that many bytes give {bytes: 4GB}"),
+        (2**30, "; for that many bytes give {bytes: 1073741824}"),
+        ("much", ""),
+        (True, ""),
+        (0, ""),
+    ],
+)
+def test_a_size_that_stands_for_kv_memory_is_shown_its_place(tmp_path: Path, kv: object, hint: str) -> None:
+    (told,) = mistakes(write(tmp_path, memory={"slots": 4, "kv": kv}))
+    keys = "blocks, bytes, share, block_tokens, preempt, watermark"
+    assert told.endswith(f"memory.kv: {kv!r} must be a mapping of {keys}{hint}")
 
 
 def test_arrivals_that_are_none_are_told(tmp_path: Path) -> None:

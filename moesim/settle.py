@@ -31,7 +31,8 @@ def settle(runs: Sequence[Run], results: Sequence[RunResult]) -> list[RunResult]
 
     `open_traffic`, `overloaded`, `warmup_needed` (requests, by MSER-5; NONE without a window), `unsettled` (the
     transient did not end within what could be left out), `cut_off` (the run ended before all requests had left),
-    `steps_ended` (without a window: `steps` were over before all requests had come and left).
+    `steps_ended` (without a window: `steps` were over before all requests had come and left), `same_arrivals` (all
+    replications have those of a file).
     """
     pairs = list(zip(runs, results, strict=True))
     fresh = [_judged(run, result) for run, result in pairs]
@@ -137,9 +138,15 @@ def _settled(run: Run, result: RunResult, judged: tuple[int, bool], over: bool, 
         cut_off = bool(result.windows["cut_off"][-1])
         counters["arrivals_ended"] = bool(counters.get("arrivals_ended")) and not over
         told = {"cut_off": cut_off, "unsettled": not (over or cut_off) and (not ended or needed > first)}
-    told |= {"steps_ended": _steps_ended(run, result)}
+    told |= {"steps_ended": _steps_ended(run, result), "same_arrivals": _same_arrivals(run)}
     told |= {"warmup_needed": needed, "open_traffic": is_open(run), "overloaded": over}
     return replace(result, counters=counters | told, requests=requests, steps=steps)
+
+
+def _same_arrivals(run: Run) -> bool:
+    """Whether all replications have the arrivals of a file as they are: their spread says nothing of those."""
+    arrivals = run.config.traffic.arrivals
+    return arrivals is not None and arrivals.sample == 1 and run.config.replications > 1
 
 
 def _steps_ended(run: Run, result: RunResult) -> bool:

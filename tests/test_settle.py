@@ -106,6 +106,20 @@ def test_a_closed_or_a_frozen_one_is_never_overloaded(tmp_path: Path) -> None:
     assert free["overloaded"].all() and (free["window_requests"] == -1).all(), "a window is not needed to see it"
 
 
+def test_replications_that_have_the_arrivals_of_a_file_are_marked(tmp_path: Path) -> None:
+    file = tmp_path / "a.csv"
+    file.write_text("arrival_s,prompt_tokens,output_tokens\n" + "".join(f"{n / 10},4,3\n" for n in range(40)))
+
+    def marked(replications: int, **arrivals: Any) -> bool:
+        traffic = {"kind": "trace", "arrivals": {"file": str(file), "format": "csv"} | arrivals}
+        plain = windowed(traffic=traffic, window=None, steps=20) | {"replications": replications}
+        found = moesim.run(plain, out=tmp_path / "r", figures=False)
+        assert ("intervals do not cover how arrivals vary" in found.table()) is bool(found.summary["same_arrivals"][0])
+        return bool(found.summary["same_arrivals"].all())
+
+    assert marked(2) and not marked(1) and not marked(2, sample=0.9)
+
+
 def test_a_run_that_is_cut_off_is_said_and_has_no_latencies(tmp_path: Path) -> None:
     found = moesim.run(windowed(steps=30), out=tmp_path / "r", figures=False)
     assert found.summary["cut_off"].all() and found.summary["ttft_mean_ns"].isna().all()

@@ -109,6 +109,11 @@ class Configuration:
             return found
         return np.array([found[[u == unit for u in of_run]].mean() for unit in units])
 
+    def together(self, *columns: str) -> list[tuple[float, ...]]:
+        """What each run has in some numeric columns; nothing where one of them is missing."""
+        there = all(column in self.runs.columns for column in columns)
+        return [tuple(map(float, row)) for row in self.runs[[*columns]].to_numpy()] if there else []
+
     def count(self, column: str) -> int:
         """How many runs a yes-or-no column says yes of; none where there is no such column."""
         return int((self.runs[column] == True).sum()) if column in self.runs.columns else 0  # noqa: E712

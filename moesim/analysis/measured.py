@@ -23,7 +23,7 @@ def warnings(configurations: Sequence[Configuration]) -> list[str]:
 
 def notes(configurations: Sequence[Configuration]) -> list[str]:
     """Which requests are measured, whether the beginning shows in them, and which replications count as one."""
-    said = (_windows, _unsettled, _open, _searched, _clusters)
+    said = (_windows, _unfinished, _unsettled, _open, _searched, _clusters, _same_arrivals)
     return [text for note in said for text in note(configurations)]
 
 
@@ -35,6 +35,20 @@ def _windows(configurations: Sequence[Configuration]) -> list[str]:
     text = " or ".join(f"{first:,} to {first + count - 1:,}" for first, count in spans[:3])
     more = f" (or others, {len(spans)} in all)" if len(spans) > 3 else ""
     return [f"requests {text}{more} of each run are measured, the same of all policies (warm-up: docs/statistics.md)"]
+
+
+def _unfinished(configurations: Sequence[Configuration]) -> list[str]:
+    """Where the steps were over before all measured requests had left: whose the latencies are."""
+    shown = [c for c in configurations if not c.unmeasured]
+    runs = [counts for c in shown for counts in c.together("finished_requests", "measured_requests")]
+    lucky = sorted({counts for counts in runs if counts[0] < counts[1]}, key=lambda counts: counts[0] / counts[1])
+    if not lucky:
+        return []
+    (finished, count), *others = lucky
+    of = f"{finished:,.0f} of the {count:,.0f} measured requests"
+    if others or len(set(runs)) > 1:
+        return [f"TTFT, TPOT and other latencies are of those that had left, in one run {of}"]
+    return [f"TTFT, TPOT and other latencies are of {of}: the others had not left"]
 
 
 def _unsettled(configurations: Sequence[Configuration]) -> list[str]:
@@ -71,3 +85,9 @@ def _clusters(configurations: Sequence[Configuration]) -> list[str]:
         f"{runs} replications share {units} sets of captured sequences and count as {units}: a domain has too few"
         for runs, units in sorted(shared)
     ]
+
+
+def _same_arrivals(configurations: Sequence[Configuration]) -> list[str]:
+    if not any(c.holds("same_arrivals") for c in configurations):
+        return []
+    return ["all replications have the arrivals of the file (sample: 1): intervals do not cover how arrivals vary"]

@@ -62,6 +62,27 @@ def test_one_best_of_each_measure_and_one_baseline_in_each_group() -> None:
         assert not any("*" in row for row in line.splitlines() if row.startswith("o"))
 
 
+@pytest.mark.parametrize(
+    ("finished", "more", "said"),
+    [
+        (16, {}, "latencies are of 16 of the 32 measured requests: the others had not left\n"),
+        ([20, 16, 32], {}, "latencies are of those that had left, in one run 16 of the 32 measured requests\n"),
+        (32, {}, ""),
+        (16, {"overloaded": True, "ttft_mean_ns": math.nan}, ""),
+    ],
+)
+def test_whose_latencies_they_are(finished: object, more: dict[str, object], said: str) -> None:
+    frame = factory.plain(ROWS[:1], **(COSTS | {"measured_requests": 32, "normalized_mean_ns": 1.0} | more))
+    text = table.render(frame.assign(finished_requests=finished))
+    assert said in text and ("other latencies are of" in text) is bool(said)
+
+
+def test_equal_arrivals_in_all_replications_are_said() -> None:
+    said = "all replications have the arrivals of the file (sample: 1): intervals do not cover how arrivals vary\n"
+    for same in (True, False):
+        assert (said in table.render(factory.plain(ROWS[:1], **COSTS, same_arrivals=same))) is same
+
+
 @pytest.mark.parametrize("width", [60, 80, 100, 140])
 def test_rows_fit_the_width_and_keep_misses_and_time(width: int) -> None:
     summary = factory.summary(4, ("fresh",), (4,))

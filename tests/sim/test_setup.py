@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +10,8 @@ import pytest
 from moesim.check.toy import ToyCosts, ToyLink, config, keys, shape, trace
 from moesim.hardware.budget import pools
 from moesim.hardware.keys import Keys
+from moesim.policy import FAR_VIEWS, NEAR_VIEWS, PredictedView
+from moesim.policy.base import LEVELS
 from moesim.sim import Inputs, check
 from moesim.sim.setup import keys_of, set_up
 
@@ -172,14 +173,8 @@ def test_a_decoupled_router_predicts_nothing() -> None:
     assert text.startswith("'speculative' needs level 'predicted': a decoupled router predicts nothing")
 
 
-def test_a_level_that_no_view_shows(tmp_path: Path) -> None:
-    path = tmp_path / "mine.py"
-    path.write_text(
-        "from moesim.policy import CachePolicy, register\n\n"
-        '@register("mine")\nclass Mine(CachePolicy):\n    """."""\n    level = "omniscient"\n'
-    )
-    text = "which no view shows yet. There is: history, layer, oracle, predicted, queue, step"
-    assert problems(cache=str(path)) == [("cache", f"{str(path)!r} needs level 'omniscient', {text}")]
+def test_every_level_that_a_policy_may_name_has_a_view() -> None:
+    assert {*NEAR_VIEWS, PredictedView.level, *FAR_VIEWS} == set(LEVELS)
 
 
 def test_everything_wrong_is_said_at_once() -> None:

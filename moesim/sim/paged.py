@@ -35,6 +35,11 @@ class PagedScheduler(Scheduler):
         self.to_front(preempted, self.routes)
         return [q for request, q in queue.items() if request in blocks.held or request in self._let_in]
 
+    def going_on(self) -> list[Queued]:
+        """Those in the queue that hold blocks, or were let in: when there is room for others is not known."""
+        held, idle = self.blocks.held, self.moves.idle
+        return [queued for request, queued in self.queue.items() if request in held or request in idle]
+
     def take(self, parts: Sequence[Part], shown: Sequence[Queued]) -> tuple[Part, ...]:
         """These parts run now: advance their requests and give them blocks, age the others that were shown."""
         blocks = self.blocks

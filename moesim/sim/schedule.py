@@ -76,7 +76,10 @@ class Schedule:
                 shown = [q for q in scheduler.queue.values() if q.request in held or q.request in frame.moves.idle]
             scheduler.take(frame.work.parts, shown)
             reached.update((part.request, part.start + part.tokens) for part in frame.work.parts)
-            coming = forecaster.steps(list(scheduler.queue.values()), frame.work.parts, persist)
+            queue = scheduler.going_on()
+            if frame.moves is not None:
+                queue = [q for q in queue if q.request in held or q.request in frame.moves.idle]
+            coming = forecaster.steps(queue, frame.work.parts, persist)
             later.append(first_uses(coming, step, experts, unseen))
         return later
 

@@ -41,6 +41,10 @@ class Scheduler:
     def __len__(self) -> int:
         return len(self.queue)
 
+    def going_on(self) -> list[Queued]:
+        """Those in the queue that coming steps are formed of, as far as it shows."""
+        return list(self.queue.values())
+
     def admit(self, request: int, prompt: int, routes: Routes) -> None:
         """A prompt has become visible."""
         queued = self.fresh[request] = self._join(Queued(request, 0, prompt, prompt, routes))

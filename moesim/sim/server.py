@@ -355,8 +355,7 @@ class FreeServer(Server):
             assert self.oracle is not None
             return self.oracle.later(step, work, unseen)
         if level == "queue":
-            queue = list(self.scheduler.queue.values())
-            coming = self.forecaster.steps(queue, work.parts, unknown == "persist")
+            coming = self.forecaster.steps(self.scheduler.going_on(), work.parts, unknown == "persist")
             return first_uses(coming, step, engine.experts, unseen)
         if unknown == "persist":
             return persisting(work, step, shape, unseen)

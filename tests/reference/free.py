@@ -22,6 +22,7 @@ class FreeServer(Server):
     def __init__(self, config: Experiment, inputs: Any, *, resident: bool = False, replication: int = 0) -> None:
         super().__init__(config, inputs, resident=resident, replication=replication)
         self.queue: list[Queued] = []
+        self.going_on: list[Queued] = []
         self.blocks: Blocks | None = None
         if self.memory:
             self.blocks = Blocks(self.memory, self.limits.max_requests, self._again, self.machine.count)
@@ -55,7 +56,8 @@ class FreeServer(Server):
         for queued in shown:
             queued.skipped += all(queued is not other for other, _ in chosen)
         moved = self.blocks.formed() if self.blocks else Moved()
-        self.frames.append(Frame(parts, [queued.copy() for queued in self.queue], goals | moved.goals, moved))
+        self.going_on = [queued for queued in self.queue if any(queued is one for one in shown)]
+        self.frames.append(Frame(parts, [queued.copy() for queued in self.going_on], goals | moved.goals, moved))
         return self.frames[-1]
 
     def _again(self, request: int, tokens: int) -> Queued:
@@ -84,7 +86,7 @@ class FreeServer(Server):
         if level == "oracle":
             return self._forecast(number, parts)
         if level == "queue":
-            return self._foreseen(number, parts, self.queue, unknown)
+            return self._foreseen(number, parts, self.going_on, unknown)
         return self._keeping(number, parts) if unknown == "persist" else []
 
     # The oracle of a free schedule guesses; its guess is the simulator's

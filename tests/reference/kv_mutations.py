@@ -227,3 +227,11 @@ def copies_do_not_wait_for_the_host(patch: Patch) -> None:
         return right(self, formed, moves)
 
     patch.setattr(Server, "start_of", start_of)
+
+
+# ---- what is foreseen
+
+
+@mutation
+def the_forecast_has_those_who_wait_for_room(patch: Patch) -> None:
+    patch.setattr(PagedScheduler, "going_on", Scheduler.going_on)

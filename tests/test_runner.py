@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -189,7 +190,9 @@ def test_ctrl_c_stops_all_processes_and_the_same_command_goes_on(tmp_path: Path)
     path = write(tmp_path, memory={"slots": [3, 4, 5]}, replications=4, steps=3000, traffic=busy)
     out = tmp_path / "out"
     command = [sys.executable, "-m", "moesim", "run", str(path), "--jobs", "2", "--quiet", "--out", str(out)]
-    running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    # A shell's background processes have SIGINT ignored, and hand that down.
+    listen = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=listen)
     partial = Partial.beside(out).folder
     while running.poll() is None and not list(partial.glob("[!.]*.npz")):
         time.sleep(0.01)

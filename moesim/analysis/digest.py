@@ -6,11 +6,12 @@ The table has every policy; where that is too long to read, this is read first.
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import astuple
 from typing import Any
 
-from moesim.analysis import compare, disagree, latency_table
+from moesim.analysis import compare, disagree, latency_table, passed_over
 from moesim.analysis.compare import Interval
 from moesim.analysis.configurations import (
     UNLIMITED,
@@ -66,7 +67,8 @@ def lines(results: Any, width: int = WIDTH) -> list[Line]:
             result.append(Line(join(columns, row, kept, widths)))
             result += [Line(f"  {text}", "note") for text in disagree.words(group, most=1)]
             result += [Line(f"  {text}", "note") for text in _free_words(group, width - 2)]
-    return [*result, Line(""), *(Line(text, "note") for text in (*footer(configurations), *MARKS))]
+    passed = [line for text in passed_over.notes(configurations) for line in textwrap.wrap(text, width, subsequent_indent="  ")]
+    return [*result, Line(""), *(Line(text, "note") for text in (*footer(configurations), *passed, *MARKS))]
 
 
 def _free_words(group: Group, width: int) -> list[str]:

@@ -23,5 +23,5 @@ def notes(configurations: Sequence[Configuration]) -> list[str]:
 
 
 def _line(batch: str, seen: int, stated: int) -> str:
-    text = f"batch {batch}: a request that was let in was passed over up to {seen:,} step{'s'[: seen != 1]} in a row"
-    return f"{text}, of {stated:,} that it allows" if stated >= 0 else f"{text}; it states no bound"
+    text = f"batch {batch}: passed somebody over for {seen:,} step{'s'[: seen != 1]} in a row"
+    return f"{text} (bound: {stated:,})" if stated >= 0 else f"{text} (no bound)"

@@ -115,3 +115,8 @@ def test_long_names_are_cut() -> None:
 )
 def test_differences(relative: Interval, text: str) -> None:
     assert digest.difference(relative) == text
+
+
+def test_it_says_how_long_a_batcher_passed_somebody_over() -> None:
+    frame = factory.plain(ROWS, batch="aged").assign(longest_pass_over=7, pass_over_bound=18)
+    assert "batch aged: passed somebody over for 7 steps in a row (bound: 18)" in digest.render(frame)

@@ -22,14 +22,14 @@ def made(*rows: tuple[str, int, int]) -> list[Configuration]:
 
 def test_the_run_that_went_on_longest_is_told_beside_its_bound() -> None:
     assert notes(made(("a", 3, 71), ("a", 5, 66), ("a", 5, 90), ("b", 1, 9), ("c", 0, 64))) == [
-        "batch a: a request that was let in was passed over up to 5 steps in a row, of 66 that it allows",
-        "batch b: a request that was let in was passed over up to 1 step in a row, of 9 that it allows",
+        "batch a: passed somebody over for 5 steps in a row (bound: 66)",
+        "batch b: passed somebody over for 1 step in a row (bound: 9)",
     ]
 
 
 def test_a_policy_without_a_bound_says_so() -> None:
     (told,) = notes(made(("expert-aware", 1200, -1)))
-    assert told.endswith("passed over up to 1,200 steps in a row; it states no bound")
+    assert told.endswith("passed somebody over for 1,200 steps in a row (no bound)")
 
 
 def test_older_summaries_say_nothing() -> None:

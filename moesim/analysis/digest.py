@@ -67,7 +67,7 @@ def lines(results: Any, width: int = WIDTH) -> list[Line]:
             result.append(Line(join(columns, row, kept, widths)))
             result += [Line(f"  {text}", "note") for text in disagree.words(group, most=1)]
             result += [Line(f"  {text}", "note") for text in _free_words(group, width - 2)]
-    passed = [line for text in passed_over.notes(configurations) for line in textwrap.wrap(text, width, subsequent_indent="  ")]
+    passed = [line for text in passed_over.notes(configurations) for line in textwrap.wrap(text, width)]
     return [*result, Line(""), *(Line(text, "note") for text in (*footer(configurations), *passed, *MARKS))]
 
 

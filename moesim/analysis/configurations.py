@@ -321,7 +321,8 @@ def time_words(groups: Iterable[Sequence[Configuration]]) -> str:
     """What the times of these groups are, for an axis."""
     names = {TIME: "time per output token", LATENCY: "normalized latency"}
     found = dict.fromkeys(names[time_of(group)] for group in groups)
-    return f"{' or '.join(found)} ({'ms' if list(found) == [names[TIME]] else 'ms per token'})"
+    unit = "ms" if list(found) == [names[TIME]] else "ms per token"
+    return " or\n".join(found) + f" ({unit})"
 
 
 def bound(group: Sequence[Configuration], column: str) -> Configuration | None:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from typing import Any
 
 from moesim.check.broken import Calls, listed, require
-from moesim.check.recording import Run, observe
-from moesim.check.world import draw_world
-from moesim.policy import Handling, Missing, MissPolicy, Policy, View
+from moesim.check.recording import guarded
+from moesim.policy import Handling, Missing, MissPolicy, View
 
-WORLDS = 3
 DECLARED = ("level", "unknown", "reach", "cost_ns", "uses_cpu", "small_ratio", "unpack_ns")  # what the engine reads
 
 
@@ -50,15 +47,4 @@ def _words(answers: Sequence[Any]) -> str:
 
 def decisions(spec: dict[str, Any], router: str, **changes: Any) -> int:
     """Run servers whose miss policy is `spec`, books balanced after every step; how many answers it gave."""
-    found: list[CarefulMiss] = []
-
-    def listen(made: Policy, seen: Run) -> Policy:
-        if not isinstance(made, MissPolicy):
-            return made
-        found.append(CarefulMiss(made))
-        return found[-1]
-
-    for number in range(WORLDS):
-        world = draw_world(random.Random(f"{number}/{router}"), router)
-        observe(world, listen, miss=spec, **changes)
-    return sum(careful.answers for careful in found)
+    return sum(careful.answers for careful in guarded(MissPolicy, CarefulMiss, router, miss=spec, **changes))

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from typing import Any
 
 from moesim.check.broken import Calls, listed, require, whole
-from moesim.check.recording import Run, observe
-from moesim.check.world import EXPERTS, LAYERS, draw_world
-from moesim.policy import Policy, PrefetchPolicy, View
+from moesim.check.recording import guarded
+from moesim.check.world import EXPERTS, LAYERS
+from moesim.policy import PrefetchPolicy, View
 
-WORLDS = 3
 DECLARED = ("level", "unknown", "reach", "cost_ns")  # what a policy says of itself and the engine reads
 SMALL = {"slots": 3, "scope": "global"}
 
@@ -53,15 +51,4 @@ def _is_key(key: Any) -> bool:
 
 def plans(spec: dict[str, Any], router: str, **changes: Any) -> int:
     """Run servers whose prefetcher is `spec`, books balanced after every step; how many plans were not empty."""
-    found: list[CarefulPrefetch] = []
-
-    def listen(made: Policy, seen: Run) -> Policy:
-        if not isinstance(made, PrefetchPolicy):
-            return made
-        found.append(CarefulPrefetch(made))
-        return found[-1]
-
-    for number in range(WORLDS):
-        world = draw_world(random.Random(f"{number}/{router}"), router)
-        observe(world, listen, prefetch=spec, **changes)
-    return sum(careful.plans for careful in found)
+    return sum(careful.plans for careful in guarded(PrefetchPolicy, CarefulPrefetch, router, prefetch=spec, **changes))

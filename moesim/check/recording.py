@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from importlib import import_module
-from typing import Any
+from typing import Any, TypeVar
 from unittest.mock import patch
 
 from moesim import policy
 from moesim.check.toy import ToyCosts, run
-from moesim.check.world import EXPERTS, LAYERS, Scripted, World
+from moesim.check.world import EXPERTS, LAYERS, Scripted, World, draw_world
 from moesim.policy import CachePolicy, MissPolicy, Policy, PrefetchPolicy
 from moesim.sim.scheduler import Scheduler
 from moesim.sim.server import FreeServer
 from moesim.sim.work import Part
 
+WORLDS = 3  # for each check that runs servers
+Guard = TypeVar("Guard", bound=Policy)
 SIMULATE = import_module("moesim.sim.simulate")  # moesim.sim.simulate is the function
 Instant = tuple[int, int]
 """step and layer; -1 before the first layer"""
@@ -111,4 +114,19 @@ def observe(world: World, listen: Callable[[Policy, Run], Policy] | None = None,
             costs=ToyCosts(copy_submit=7, decision=3, router_ns=150, sample=11, cpu=400),
             **policies,
         )
+    return found
+
+
+def guarded(kind: type[Policy], guard: Callable[[Any], Guard], router: str, **policies: Any) -> list[Guard]:
+    """Run servers on a few worlds, each policy of a kind behind the guard that is made for it; these guards."""
+    found: list[Guard] = []
+
+    def listen(made: Policy, seen: Run) -> Policy:
+        if not isinstance(made, kind):
+            return made
+        found.append(guard(made))
+        return found[-1]
+
+    for number in range(WORLDS):
+        observe(draw_world(random.Random(f"{number}/{router}"), router), listen, **policies)
     return found

@@ -109,17 +109,22 @@ def _cache(spec: PolicySpec, level: str) -> list[Check]:
     ]
 
 
-def _prefetch(spec: PolicySpec, level: str) -> list[Check]:
+def _in_servers(what: str, check: Callable[..., int], spec: PolicySpec, level: str) -> list[Check]:
+    """A check that runs servers: with either router that the level allows, each with a small cache as well."""
     plain = _plain(spec)
     small: dict[str, Any] = {"memory": prefetch.SMALL, "machine": CHUNKS}
     return [
-        Check(f"plans keys of the model once, the same when asked twice ({router} router{text})", run)
+        Check(f"{what} ({router} router{text})", run)
         for router in _routers(level)
         for text, run in (
-            ("", partial(prefetch.plans, plain, router)),
-            (", small cache", partial(prefetch.plans, plain, router, **small)),
+            ("", partial(check, plain, router)),
+            (", small cache", partial(check, plain, router, **small)),
         )
     ]
+
+
+def _prefetch(spec: PolicySpec, level: str) -> list[Check]:
+    return _in_servers("plans keys of the model once, the same when asked twice", prefetch.plans, spec, level)
 
 
 def _batch(spec: PolicySpec, level: str) -> list[Check]:
@@ -139,16 +144,7 @@ def _batch(spec: PolicySpec, level: str) -> list[Check]:
 
 
 def _miss(spec: PolicySpec, level: str) -> list[Check]:
-    plain = _plain(spec)
-    small: dict[str, Any] = {"memory": prefetch.SMALL, "machine": CHUNKS}
-    return [
-        Check(f"answers for each missing key, the same when asked twice ({router} router{text})", run)
-        for router in _routers(level)
-        for text, run in (
-            ("", partial(miss.decisions, plain, router)),
-            (", small cache", partial(miss.decisions, plain, router, **small)),
-        )
-    ]
+    return _in_servers("answers for each missing key, the same when asked twice", miss.decisions, spec, level)
 
 
 CONTRACTS: dict[str, Callable[[PolicySpec, str], list[Check]]] = {

@@ -76,10 +76,10 @@ class Schedule:
                 shown = [q for q in scheduler.queue.values() if q.request in held or q.request in frame.moves.idle]
             scheduler.take(frame.work.parts, shown)
             reached.update((part.request, part.start + part.tokens) for part in frame.work.parts)
-            queue = scheduler.going_on()
-            if frame.moves is not None:
-                queue = [q for q in queue if q.request in held or q.request in frame.moves.idle]
-            coming = forecaster.steps(queue, frame.work.parts, persist)
+            going_on = scheduler.going_on()
+            if frame.moves is not None:  # those that were shown and have tokens left
+                going_on = [q for q in shown if q.request in scheduler.queue]
+            coming = forecaster.steps(going_on, frame.work.parts, persist)
             later.append(first_uses(coming, step, experts, unseen))
         return later
 

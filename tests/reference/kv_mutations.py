@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any
-
-import pytest
 
 from moesim.policy import Queued
 from moesim.sim.kv import Blocks, Moves, Preempted
@@ -14,14 +12,9 @@ from moesim.sim.link import Link
 from moesim.sim.paged import PagedScheduler
 from moesim.sim.scheduler import Scheduler
 from moesim.sim.server import Server
+from tests.reference.broken_rules import Mutations, Patch
 
-Patch = pytest.MonkeyPatch
-MUTATIONS: dict[str, Callable[[Patch], None]] = {}
-
-
-def mutation(make: Callable[[Patch], None]) -> Callable[[Patch], None]:
-    MUTATIONS[make.__name__.replace("_", " ")] = make
-    return make
+MUTATIONS = mutation = Mutations()
 
 
 # ---- who is let in
@@ -187,7 +180,7 @@ def copies_to_the_host_do_not_feel_the_others(patch: Patch) -> None:
     right = Link.swap_out
 
     def swap_out(self: Link, sizes: Sequence[int], at: int) -> int:
-        with pytest.MonkeyPatch.context() as inner:
+        with Patch.context() as inner:
             inner.setattr(type(self.cost), "both_ways", property(lambda _: (Fraction(1), Fraction(1))))
             return right(self, sizes, at)
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
-
-import pytest
 
 from moesim.policy import Handling
 from moesim.sim import misses
@@ -13,14 +10,9 @@ from moesim.sim.cache import ExpertCache
 from moesim.sim.engine import Engine
 from moesim.sim.link import Link
 from moesim.sim.misses import Misses
+from tests.reference.broken_rules import Mutations, Patch
 
-Patch = pytest.MonkeyPatch
-MUTATIONS: dict[str, Callable[[Patch], None]] = {}
-
-
-def mutation(make: Callable[[Patch], None]) -> Callable[[Patch], None]:
-    MUTATIONS[make.__name__.replace("_", " ")] = make
-    return make
+MUTATIONS = mutation = Mutations()
 
 
 @mutation

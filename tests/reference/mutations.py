@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Container
+from collections.abc import Container
 from typing import Any
-
-import pytest
 
 from moesim.policy import FAR
 from moesim.sim import engine
@@ -15,14 +13,9 @@ from moesim.sim.engine import EXPERTS, GATE, Engine
 from moesim.sim.foresight import Foresight
 from moesim.sim.link import NEVER, Link
 from moesim.sim.server import FreeServer, Server
+from tests.reference.broken_rules import Mutations, Patch
 
-Patch = pytest.MonkeyPatch
-MUTATIONS: dict[str, Callable[[Patch], None]] = {}
-
-
-def mutation(make: Callable[[Patch], None]) -> Callable[[Patch], None]:
-    MUTATIONS[make.__name__.replace("_", " ")] = make
-    return make
+MUTATIONS = mutation = Mutations()
 
 
 # ---- the link: chunks, copies in flight, promotion, cancellation

@@ -29,6 +29,7 @@ CHOICES = {
     "reset": (None, 2, "sequence"),
     "clear": (None, 2),
     "learn": (0, 20),
+    "window": (1, 32),  # steps: in a few of them nothing is learned of 32
     "steps": (None, 1),
     "width": (0, 1),
     "cancel": (True, False),

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from moesim.check import miss as contract
 from moesim.check.drive import Variant, label, variants
 from moesim.policy import Handling, LayerView, Missing, MissPolicy, find
 
@@ -112,3 +113,10 @@ def test_every_policy_answers_for_each_key_what_it_says_it_can(
     assert isinstance(made, MissPolicy)
     assert made.uses_cpu or CPU not in found
     assert made.small_ratio is not None or SMALL not in found
+
+
+@pytest.mark.parametrize("router", ["decoupled", "layerwise"])
+@pytest.mark.parametrize("variant", variants("miss"), ids=label)
+def test_every_policy_keeps_the_contract_in_a_server(variant: Variant, router: str) -> None:
+    name, params = variant
+    assert (contract.decisions({"name": name, **params}, router) > 0) == (name != "wait")

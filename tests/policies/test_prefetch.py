@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from moesim.check import prefetch as contract
 from moesim.check.drive import Variant, label, variants
 from moesim.policy import FAR, PredictedView, PrefetchPolicy, StepView, find
 
@@ -126,3 +127,14 @@ def test_every_prefetcher_names_keys_of_later_layers_once_and_the_same_when_aske
     for layer, keys in enumerate(found, -1):
         assert len(set(keys)) == len(keys)
         assert all(layer < key // EXPERTS < LAYERS for key in keys)
+
+
+@pytest.mark.parametrize("variant", variants("prefetch"), ids=label)
+def test_every_prefetcher_keeps_the_contract_in_a_server_where_it_plans_something(variant: Variant) -> None:
+    name, params = variant
+    made = find("prefetch", name)(**params)
+    router = "layerwise" if made.level == "predicted" else "decoupled"
+    spec = {"name": name, **params}
+    found = contract.plans(spec, router) + contract.plans(spec, router, memory=contract.SMALL)
+    learns_too_late = variant == ("moe-infinity", {"window": 32})  # no server here runs for 32 steps
+    assert (found > 0) == (name != "none" and not learns_too_late)

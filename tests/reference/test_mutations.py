@@ -51,3 +51,7 @@ def test_a_broken_rule_is_noticed(name: str, monkeypatch: pytest.MonkeyPatch) ->
     MUTATIONS[name](monkeypatch)
     way = "patterns" if name.startswith("patterns") else "direct"
     assert any(noticed(*one, way) for one in known), f"{len(known)} cases do not tell"
+
+
+def test_nothing_is_noticed_where_nothing_is_broken() -> None:
+    assert not any(noticed(*one, "direct") for one in references()[:200])

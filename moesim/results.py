@@ -1,6 +1,6 @@
 """The results folder of an experiment: written whole or not at all, and read back (docs/results.md).
 
-summary.csv (a row per run), table.txt (for a person), requests.parquet, steps.parquet and transfers.parquet where
+summary.csv (a row per run), table.txt (for a person), requests.parquet, steps.parquet and tokens.parquet where
 saved, resolved.yaml (every point as it ran, digests of all inputs), and run.json, the only file that differs between
 equal runs but for the report, which quotes its command.
 """
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 SUMMARY, TABLE, REQUESTS = "summary.csv", "table.txt", "requests.parquet"
 RESOLVED, RUN, REPORT = "resolved.yaml", "run.json", "report.html"
-DETAILS = ("steps", "tokens", "transfers")
+DETAILS = ("steps", "tokens")
 MARK = "# moesim results: every point of the experiment as it ran, and the sha256 of what it read\n"
 
 
@@ -70,11 +70,6 @@ class Results:
     def tokens(self) -> pd.DataFrame:
         """A row per output token of every run; there only when it was saved (`--save tokens`, or a single run)."""
         return self._table("tokens")
-
-    @cached_property
-    def transfers(self) -> pd.DataFrame:
-        """A row per copy of every run; there only when it was saved (`--save transfers`)."""
-        return self._table("transfers")
 
     @cached_property
     def configs(self) -> list[RunConfig]:

@@ -52,7 +52,7 @@ def run(
     """Run an experiment, given as a file or as a mapping, and return its results.
 
     out: results folder (default `results/<name>`, replaced if it holds results); jobs: processes (more than one needs
-    an `if __name__ == "__main__":` in the calling script); save: details to keep, of "steps", "tokens" and "transfers"
+    an `if __name__ == "__main__":` in the calling script); save: details to keep, of "steps" and "tokens"
     (a single run keeps them anyway); check: verify conservation at every event; report: write report.html as well;
     set: changes to the experiment, `memory__slots=4` or `**{"memory.slots": 4}`. Raises InputError with every mistake.
     """

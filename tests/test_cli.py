@@ -78,7 +78,7 @@ def test_json_is_one_document_and_nothing_else(tmp_path: Path) -> None:
 
 
 def test_quiet_says_nothing(tmp_path: Path) -> None:
-    done = call("run", write(tmp_path), "--out", tmp_path / "out", "--quiet", "--save", "steps,transfers", "--check")
+    done = call("run", write(tmp_path), "--out", tmp_path / "out", "--quiet", "--save", "steps,tokens", "--check")
     assert (done.exit_code, done.output) == (0, "")
     assert (tmp_path / "out" / "summary.csv").is_file() and (tmp_path / "out" / "table.txt").is_file()
 

@@ -29,7 +29,12 @@ class Reversal:
 
 
 def reversals(group: Sequence[Configuration]) -> list[Reversal]:
-    """All of a group, the plainest first; oracles apart, which nobody deploys, and what changes the model."""
+    """All of a group, the plainest first; oracles apart, which nobody deploys, and what changes the model.
+
+    None where each ran at a load of its own, so that times do not compare.
+    """
+    if largest_of(group):
+        return []
     pairs = permutations(deployable(group), 2)
     found = [r for pair in pairs for r in _reversal(*pair)]
     return sorted(found, key=lambda r: -r.size)

@@ -106,7 +106,7 @@ def finish(
 
 
 def _marks(configurations: Sequence[Configuration], bars: str) -> list[str]:
-    replications = max(len(c.runs) for c in configurations)
+    replications = max(len(c.units) for c in configurations)
     means = f"means over {replications} replications{bars}" if replications > 1 else "one replication"
     oracles = any(c.level == "oracle" for c in configurations)
     bound = "; not a bound where the schedule is free" if oracle_is_no_bound(configurations) else ""

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 ACCESS = ("reuse", "prefetch", "late", "miss")
 PARTS = ("attention", "rest", "gate", "router", "experts", "host", "miss_stall", "late_stall", "cpu_stall")
-LATENCIES = ("ttft", "tpot", "itl", "e2e", "normalized", "queueing")
 PERCENTILES = (50, 95, 99)
 
 

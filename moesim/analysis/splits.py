@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from moesim.analysis import compare, drawing, palette
-from moesim.analysis.configurations import BUDGET, TIME, Configuration, best, size_text, text
+from moesim.analysis.configurations import BUDGET, TIME, Configuration, best, deployable, size_text, text
 from moesim.analysis.figures import SCOPES, farthest
 from moesim.analysis.gap import paired
 from moesim.analysis.layout import DOT
@@ -116,7 +116,7 @@ def _draw_panel(panel: Axes, here: Sequence[Configuration], everyone: Sequence[C
             _draw_line(panel, points, axis, palette.name(line), style)
     panel.set_ylim(0)
     panel.set_xlabel(_name(axis))
-    first = best(here, TIME)
+    first = best(deployable(here), TIME)  # of those that know no future
     if first is not None:
         panel.set_xlabel(f"{_name(axis)}\nfastest: {_place(first, axis):g} ({size_text(first)})", fontsize=8)
 

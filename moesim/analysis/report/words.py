@@ -26,6 +26,7 @@ from moesim.analysis.configurations import (
 from moesim.analysis.gap import MEASURES, gap
 from moesim.analysis.report import numbers
 from moesim.analysis.report.html import Html, join, tag
+from moesim.analysis.searched import largest_of
 from moesim.analysis.sweep import LARGEST
 
 MISSES = MEASURES["misses"]
@@ -87,8 +88,7 @@ class Group:
     @cached_property
     def largest(self) -> str:
         """The column of the largest load that each was searched for; blank where times compare."""
-        found = (column for column in LARGEST for c in self.members if column in c.runs and c.value("search_outcome"))
-        return next(found, "")
+        return largest_of(self.members)
 
     @property
     def compares(self) -> bool:

@@ -109,11 +109,7 @@ class Bisection:
         middle = math.sqrt(self.met * self.failed)
         # Six digits are finer than any tolerance, and readable.
         middle = round(middle) if self._whole else float(f"{middle:.6g}")
-        return middle if self.met < middle < self.failed else self._last()
-
-    def _last(self) -> float | None:
-        """Of whole numbers, what rounding has left out."""
-        return self.met + 1 if self._whole and self.met is not None and self.met + 1 < (self.failed or 0) else None
+        return middle if self.met < middle < self.failed else None
 
     @property
     def _whole(self) -> bool:

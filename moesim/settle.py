@@ -15,14 +15,13 @@ import numpy as np
 
 from moesim.analysis.overload import Pressure, overloaded, pressure
 from moesim.analysis.transient import mser
-from moesim.sim.window import left_within
+from moesim.sim.window import NONE, Window, left_within
 
 if TYPE_CHECKING:
     from moesim.plan import Run
     from moesim.sim import RunResult
 
 OPEN = ("poisson", "gamma", "trace")
-NONE = -1
 Pair = tuple["Run", "RunResult"]
 
 
@@ -38,7 +37,7 @@ def settle(runs: Sequence[Run], results: Sequence[RunResult]) -> list[RunResult]
     fresh = [_judged(run, result) for run, result in pairs]
     full = _of_groups(pairs, _configuration, _overloaded)
     told = [(run, result, needed, over) for (run, result), needed, over in zip(pairs, fresh, full, strict=True)]
-    warmups = _of_groups(told, lambda run: _arrivals(run), _warmup)
+    warmups = _of_groups(told, _arrivals, _warmup)
     return [_settled(*one, warmup) for one, warmup in zip(told, warmups, strict=True)]
 
 
@@ -131,8 +130,8 @@ def _settled(run: Run, result: RunResult, judged: tuple[int, bool], over: bool, 
     if window is not None:
         counters |= {name: int(column[place]) for name, column in result.windows.items()}
         first, begin, end = (counters[f"window_{name}"] for name in ("first", "step", "end"))
-        numbers = requests["request"]
-        requests = requests | {"measured": (numbers >= first) & (numbers < first + window.requests)}
+        measured = Window(first, begin, end).measures(requests["request"], window.requests)
+        requests = requests | {"measured": measured}
         steps = steps | {"measured": (steps["step"] >= begin) & (steps["step"] < end)}
         requests |= {"left_measured": left_within(requests["finished_ns"], steps)}
         cut_off = bool(result.windows["cut_off"][-1])

@@ -159,7 +159,7 @@ def parameters(cls: type[Policy]) -> dict[str, Any]:
 def levels(cls: type[Policy]) -> tuple[str, ...]:
     """The levels that a policy may be of, in the order of `LEVELS`; several where the level is a parameter of it."""
     if "level" not in parameters(cls):
-        return (_level(cls, {}),)
+        return (_level(cls),)
     found = []
     for level in LEVELS:
         try:
@@ -169,9 +169,9 @@ def levels(cls: type[Policy]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found)) or (cls.level,)
 
 
-def _level(cls: type[Policy], params: dict[str, Any]) -> str:
+def _level(cls: type[Policy]) -> str:
     try:
-        return cls(**params).level
+        return cls().level
     except Exception:  # it has parameters without a default, or its __init__ fails
         return cls.level
 

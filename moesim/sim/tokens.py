@@ -1,4 +1,4 @@
-"""When tokens came out, kept in four bytes a token and sixteen a step until the run is over."""
+"""When tokens came out, kept in four bytes a token and twelve a step until the run is over."""
 
 from __future__ import annotations
 

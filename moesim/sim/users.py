@@ -11,7 +11,7 @@ from moesim.sim.rows import StepRows
 
 
 class Users:
-    """Tells the policies that define `used_by` whom a key serves; the others are asked nothing and cost nothing."""
+    """Whom a key serves, for the policies that define `used_by`; and tells them, and nobody else, who has ended."""
 
     def __init__(self, step: StepRows, keys: Keys, policies: Sequence[CachePolicy]) -> None:
         self._step, self._keys = step, keys

@@ -13,8 +13,7 @@ class LayerAwareLRU(ByLayer):
     LRU that knows the order of the layers. `distance` 0 is LRU, 1 the farthest layer first (HOBBIT's FLD term,
     2411.01433, 3.4). At 0.5, age and distance add up to whole passes: it is the key whose layer has come most often
     without it, and of equals the one whose layer comes last. That LLRU (2509.02408) adds the distance of layers to LRU
-    is known from notes, its exact formula is not. A key's layer is taken from its number; of keys that layers share it
-    knows one layer only.
+    is known from notes, its exact formula is not. Of a key that layers share it knows the first of them only.
     """
 
     source = "LLRU (2509.02408), from notes; FLD of HOBBIT (2411.01433) 3.4"

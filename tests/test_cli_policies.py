@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
@@ -121,6 +122,33 @@ def test_a_file_that_was_edited_is_checked_as_it_is_now(tmp_path: Path) -> None:
     assert "checks failed" in done.stdout.splitlines()[-1]
     path.write_text(GOOD)
     assert call("check", path).exit_code == 0
+
+
+LOOPS = """
+        while True:
+            try:
+                self.turns = 1
+            except Exception:
+                pass
+"""
+
+
+def test_a_policy_that_loops_for_ever_is_told_of_and_not_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(GOOD.replace("        return fill(queue, limits)", LOOPS.strip("\n")))
+    done = call("check", path, "--limit", "0.2")
+    assert done.exit_code == 1, done.output
+    failed = [line for line in done.stdout.splitlines() if "FAILED" in line]
+    assert len(failed) == 4 and "took longer than 0.2 s, when it was in form (mine.py:" in done.stdout
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0) and signal.getsignal(signal.SIGALRM) is signal.SIG_DFL
+
+
+def test_one_that_loops_when_it_is_made_is_bad_input(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(GOOD.replace("        if depth < 0:", LOOPS + "        if depth < 0:"))
+    done = call("check", path, "--limit", "0.2")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "making this policy took longer than 0.2 s, when it was in __init__ (mine.py:" in done.stderr
 
 
 def test_parameters_of_what_is_checked(tmp_path: Path) -> None:

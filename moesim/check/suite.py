@@ -11,10 +11,12 @@ from typing import Any
 from moesim import policy
 from moesim.check import batch, cache, miss, prefetch
 from moesim.check.broken import Broken, where
+from moesim.check.limit import SECONDS, TooLong, limited
 from moesim.check.scramble import differences
 from moesim.errors import InputError, Problem
 from moesim.experiment import PolicySpec
 from moesim.policy import LEVELS, BatchPolicy, CachePolicy, Policy
+from moesim.policy.catalogue import source
 from moesim.policy.registry import levels
 from moesim.policy.rule import rule_of
 
@@ -41,8 +43,13 @@ class Check:
     run: Callable[[], object]
 
 
-def outcomes(kind: str, spec: PolicySpec, base: Path | str = ".") -> Iterator[Outcome]:
-    """Run every check on a policy, at each level that it takes unless `spec` says which. InputError if it is none."""
+def outcomes(
+    kind: str, spec: PolicySpec, base: Path | str = ".", seconds: float = SECONDS
+) -> Iterator[Outcome]:
+    """Run every check on a policy, at each level that it takes unless `spec` says which. InputError if it is none.
+
+    A check that takes longer than so many `seconds` has failed.
+    """
     cls = policy.find(kind, spec.name, base)
     if kind not in CONTRACTS:
         raise InputError(Problem("", f"there are checks of {', '.join(CONTRACTS)} policies, none of {kind}"))
@@ -53,11 +60,11 @@ def outcomes(kind: str, spec: PolicySpec, base: Path | str = ".") -> Iterator[Ou
         named = PolicySpec(name=_located(spec.name, base), params=params)
         keeps = True
         for check in CONTRACTS[kind](named, level):
-            outcome = _outcome(level, check)
+            outcome = _outcome(level, check, seconds)
             keeps &= outcome.status == "pass"
             yield outcome
         if keeps:
-            yield from _knowledge(kind, named, level)
+            yield from _knowledge(kind, named, level, seconds)
         else:
             yield Outcome(level, _knows(level), "skip", "it breaks the contract, so that no server can run with it")
 
@@ -67,7 +74,7 @@ def _located(name: str, base: Path | str) -> str:
 
 
 def _documented(cls: type[Policy]) -> Iterator[Outcome]:
-    missing = [name for name in ("source", "cost") if not getattr(cls, name)]
+    missing = [name for name, said in (("source", source(cls)), ("cost", cls.cost)) if not said]
     if not (cls.__doc__ or "").strip():
         missing.insert(0, "a docstring")
     status = "fail" if missing else "pass"
@@ -75,10 +82,11 @@ def _documented(cls: type[Policy]) -> Iterator[Outcome]:
     yield Outcome("", "says what it does, where its rule comes from and what it costs", status, text)
 
 
-def _outcome(level: str, check: Check) -> Outcome:
+def _outcome(level: str, check: Check, seconds: float) -> Outcome:
     try:
-        check.run()
-    except Broken as error:
+        with limited(seconds):
+            check.run()
+    except (Broken, TooLong) as error:
         return Outcome(level, check.name, "fail", str(error))
     except Exception as error:
         return Outcome(level, check.name, "fail", f"raised {error!r}{where(error)}")
@@ -162,7 +170,7 @@ def _routers(level: str) -> list[str]:
     return ["layerwise"] if level == "predicted" else ["decoupled"]
 
 
-def _knowledge(kind: str, spec: PolicySpec, level: str) -> Iterator[Outcome]:
+def _knowledge(kind: str, spec: PolicySpec, level: str, seconds: float) -> Iterator[Outcome]:
     """The scramble test in several settings."""
     name = _knows(level)
     if level == LEVELS[-1]:
@@ -184,7 +192,7 @@ def _knowledge(kind: str, spec: PolicySpec, level: str) -> Iterator[Outcome]:
         settings.append(("small cache", {"router": first, "memory": prefetch.SMALL, "machine": CHUNKS}))
     for text, setting in settings:
         at = {"level": level, kind: plain} | setting
-        yield _outcome(level, Check(f"{name} ({text})", partial(_same_decisions, at)))
+        yield _outcome(level, Check(f"{name} ({text})", partial(_same_decisions, at)), seconds)
 
 
 def _knows(level: str) -> str:

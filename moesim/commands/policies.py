@@ -86,21 +86,20 @@ def check(
         str, typer.Argument(metavar="NAME|FILE.py", help="Also with parameters: 'lookahead(level=step, horizon=3)'.")
     ],
     kind: Annotated[str, typer.Option(help="cache, prefetch, batch or miss, where the name does not tell.")] = "",
+    limit: Annotated[float, typer.Option(min=0.1, help="Seconds that one check may take, as a policy may loop.")] = 60,
     as_json: JSON = False,
 ) -> None:
     """Run the contract of its kind and the scramble test on a policy; exit with 1 if it breaks a rule."""
     with bad_input():
         from moesim.check.suite import CONTRACTS, outcomes
-        from moesim.policy import KINDS, make, names
 
         _check_kind(kind, tuple(CONTRACTS))
         spec = _spec(name)
-        cls = _find(spec.name, kind, {n for k in KINDS for n in names(k) if kind in ("", k)})
-        make(cls.kind, spec)
+        cls = _loaded(spec, kind, limit)
         if not as_json:
             print(f"{cls.kind} policy {cls.name}" + f" ({spec.name})" * (spec.name != cls.name))
         found = []
-        for outcome in outcomes(cls.kind, spec):
+        for outcome in outcomes(cls.kind, spec, seconds=limit):
             found.append(outcome)
             if not as_json:
                 _say(outcome)
@@ -113,6 +112,21 @@ def check(
         print(f"\n{failed} of {failed + done} checks failed" if failed else f"\nall {done} checks passed")
     if failed:
         raise typer.Exit(1)
+
+
+def _loaded(spec: PolicySpec, kind: str, limit: float) -> Any:
+    """The class of a policy that can be made with its parameters, within so many seconds."""
+    from moesim.check.limit import TooLong, limited
+    from moesim.errors import InputError, Problem
+    from moesim.policy import KINDS, make, names
+
+    try:
+        with limited(limit):
+            cls = _find(spec.name, kind, {n for k in KINDS for n in names(k) if kind in ("", k)})
+            make(cls.kind, spec)
+    except TooLong as error:
+        raise InputError(Problem(spec.name, f"making this policy {error}")) from None
+    return cls
 
 
 def _check_kind(kind: str, known: tuple[str, ...]) -> None:
@@ -266,12 +280,10 @@ def _preset_text(preset: Preset) -> str:
 
 
 def _policy_text(cls: Any, as_json: bool) -> str:
-    import inspect
-
-    from moesim.policy.catalogue import entry
+    from moesim.policy.catalogue import description, entry
 
     found = entry(cls.kind, cls.name, cls)
-    about = inspect.cleandoc(cls.__doc__ or "")
+    about = description(cls)
     if as_json:
         return dump(found.document() | {"description": about})
     parameters = ", ".join(f"{name}={value}" for name, value in found.parameters.items()) or "none"

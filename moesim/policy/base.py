@@ -38,7 +38,7 @@ class Policy:
     name: ClassVar[str] = ""
     kind: ClassVar[str] = ""
     source: ClassVar[str] = ""
-    """where its rule comes from: paper and section, or textbook"""
+    """where its rule comes from, paper and section, or textbook; else the docstring's last paragraph, `Source: ...`"""
     cost: ClassVar[str] = ""
     """of one decision, such as O(log n)"""
     level: str = "history"

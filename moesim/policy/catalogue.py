@@ -10,6 +10,8 @@ from moesim.errors import InputError, Problem
 from moesim.policy.base import KINDS, Policy
 from moesim.policy.registry import find, levels, names, parameters
 
+SOURCE = "Source:"
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
@@ -32,7 +34,7 @@ class Entry:
 
 
 def entry(kind: str, name: str, cls: type[Policy]) -> Entry:
-    return Entry(kind, name, levels(cls), cls.cost, cls.source, about(cls.__doc__ or ""), _parameters(cls))
+    return Entry(kind, name, levels(cls), cls.cost, source(cls), about(cls.__doc__ or ""), _parameters(cls))
 
 
 def entries(kinds: tuple[str, ...] = KINDS) -> tuple[list[Entry], list[Problem]]:
@@ -52,6 +54,22 @@ def about(text: str) -> str:
     """The first sentence of a docstring's first paragraph, without its full stop."""
     paragraph = " ".join(inspect.cleandoc(text).split("\n\n")[0].split())
     return paragraph.split(". ")[0].removesuffix(".")
+
+
+def source(cls: type[Policy]) -> str:
+    """Where its rule comes from: the attribute `source`, else the docstring's last paragraph if it begins `Source:`."""
+    said = _paragraphs(cls)[-1:]
+    stated = " ".join(said[0].split()) if said and said[0].startswith(SOURCE) else ""
+    return cls.source or stated.removeprefix(SOURCE).strip().removesuffix(".")
+
+
+def description(cls: type[Policy]) -> str:
+    """The docstring without the paragraph that names its source."""
+    return "\n\n".join(part for part in _paragraphs(cls) if not part.startswith(SOURCE))
+
+
+def _paragraphs(cls: type[Policy]) -> list[str]:
+    return inspect.cleandoc(cls.__doc__ or "").split("\n\n")
 
 
 def _parameters(cls: type[Policy]) -> dict[str, Any]:

@@ -14,9 +14,10 @@ class CacheAware(Aged):
     An expert that is there in a part of the layers loses that part less. `load` is what loading one expert in all
     layers costs, in tokens' worth of service: 0 is expert-aware-aged, a large one runs what is there first. It needs a
     cache to look at: in a frozen schedule, which is recorded with every expert there, it is refused.
+
+    Source: moesim's own, no section: Read-ME (2410.19123), section 4.2, Algorithm 1, with a look at what is resident.
     """
 
-    source = "moesim: Read-ME 4.2 with a look at what is resident"
     cost = "O(queue * tokens)"
 
     level = "queue"

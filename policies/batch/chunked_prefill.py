@@ -13,9 +13,11 @@ class ChunkedPrefill(Aged):
     The budget is `max_tokens`. Prompts that are under way go on before new ones start. Where more requests decode than
     a step takes, new prompts wait until one is through; a prompt that is under way and passed over `patience` steps in
     a row goes first (null: it waits as well).
+
+    Source: Sarathi-Serve (OSDI 2024), sections 4.1 (chunked prefills) and 4.2 (stall-free batching); vLLM's default
+    since 2024 (code, no section).
     """
 
-    source = "Sarathi-Serve (OSDI'24), 3; vLLM's default since 2024"
     cost = "O(queue)"
     starts_last = True
     in_order = True

@@ -12,9 +12,11 @@ class DecodeFirst(Aged):
 
     Where more requests decode than a step takes, new prompts wait until one is through; a prompt that is under way and
     passed over `patience` steps in a row goes first (null: it waits as well).
+
+    Source: the decoding-prioritized baseline of Read-ME (2410.19123), section 5.3 (DeepSpeed inference); Orca (OSDI
+    2022), section 3.1, for batches that change with every step.
     """
 
-    source = "Orca (OSDI 2022)"
     cost = "O(queue)"
     starts_last = True
     in_order = True

@@ -11,9 +11,10 @@ class ExpertAware(BatchPolicy):
     """Tokens of the longest expert queue first (Read-ME, Algorithm 1, its index slips and missing stop mended).
 
     `filing`: `span` or `majority`, see `longest_expert_first`. It has no age: a request of a rare expert can starve.
+
+    Source: Read-ME (2410.19123), section 4.2, Algorithm 1.
     """
 
-    source = "Read-ME (2410.19123), Algorithm 1"
     cost = "O(queued tokens)"
     level = "queue"
 

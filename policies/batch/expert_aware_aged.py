@@ -12,9 +12,10 @@ class ExpertAwareAged(Aged):
 
     No request is passed over more than `patience` + sum of ceil(known tokens / max_tokens) steps in a row, the sum
     being over the requests ahead of it when it joined the queue (`Aged.bound`).
+
+    Source: Read-ME (2410.19123), section 4.2, Algorithm 1; the ages are moesim's own (no section).
     """
 
-    source = "Read-ME (2410.19123), Algorithm 1, with ages of our own"
     cost = "O(queued tokens)"
     level = "queue"
     ages_unstarted = True

@@ -11,9 +11,10 @@ class FirstCome(Aged):
     """Queue order, whatever the tokens are: prompts behind what came before them, decode tokens in turn.
 
     The control for anything that chooses: what a batcher is worth beyond it, it owes to its choice.
+
+    Source: Orca (OSDI 2022), section 3.1 (iteration-level scheduling) and section 4.2 (first come, first served).
     """
 
-    source = "Orca (OSDI 2022), 3.1: iteration-level, first come first served"
     cost = "O(queue)"
     in_order = True
 

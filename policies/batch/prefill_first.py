@@ -12,9 +12,11 @@ class PrefillFirst(Aged):
 
     What is under way and was passed over `patience` steps in a row goes first; null: decode tokens wait for as long as
     prompts come.
+
+    Source: the prefill-prioritized baseline of Read-ME (2410.19123), section 5.3; vLLM before chunked prefill and TGI
+    (code, no section).
     """
 
-    source = "vLLM before chunked prefill; TGI"
     cost = "O(queue)"
     in_order = True
 

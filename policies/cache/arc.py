@@ -33,9 +33,10 @@ class ARC(CachePolicy):
     T1 and T2 hold what is there, B1 and B2 remember what left; a use of a key in B1 grows T1's share, in B2 T2's. A
     layer event adapts for all of its keys before any of them is loaded. A prefetch enters T1, adapts nothing, and its
     first use is the one it was fetched for; if a ghost list knew the key, that use moves it to T2.
+
+    Source: Megiddo and Modha, FAST 2003, figure 4; libCacheSim ARC (code, no section).
     """
 
-    source = "Megiddo and Modha, FAST 2003, figure 4; libCacheSim ARC"
     cost = "O(1)"
 
     def start(self, pool: Pool, view: View) -> None:

@@ -12,9 +12,11 @@ class Clock(CachePolicy):
 
     FIFO with reinsertion and one reference bit. The hand moves when its victim leaves, and passes over barred keys as
     over used ones.
+
+    Source: Corbato, A Paging Experiment with the Multics System, MIT Project MAC, 1968 (section not known); libCacheSim
+    Clock (code, no section).
     """
 
-    source = "Corbato 1968; libCacheSim Clock"
     cost = "O(1) amortized"
 
     def start(self, pool: Pool, view: View) -> None:

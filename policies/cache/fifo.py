@@ -8,9 +8,11 @@ from moesim.policy.rule import Rule
 
 @register("fifo")
 class FIFO(CachePolicy):
-    """Evict the key whose copy started first."""
+    """Evict the key whose copy started first.
 
-    source = "textbook"
+    Source: textbook, no section.
+    """
+
     cost = "O(1)"
     rule = Rule(stamp="insertion")
 

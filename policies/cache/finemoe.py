@@ -18,9 +18,10 @@ class FineMoE(CachePolicy):
     here is the set of keys of one step; it is matched by its layers so far, by cosine, and p is 1 for a key of the
     matched map and 1/experts for others. Uses are counted since a key entered; of equals the one used longest ago
     leaves. When all `maps` places are taken the most similar map is replaced. It needs the scope `global`.
+
+    Source: FineMoE (2502.05370), sections 4.1 to 4.3.
     """
 
-    source = "FineMoE (2502.05370) 4.1-4.3"
     cost = "O(maps + n)"
 
     def __init__(self, maps: int = 1000) -> None:

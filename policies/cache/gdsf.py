@@ -14,9 +14,10 @@ class GDSF(Counted):
     constant factor: its bytes and `fixed_bytes`, what the link could have moved in the fixed time of one copy (10 us at
     25 GB/s are 250,000). A key's uses are counted since it entered. One that enters is ranked with the age from before
     room was made for it, as in libCacheSim (and, from memory, in the report: enqueue, then evict).
+
+    Source: Cherkasova, HP Labs report HPL-98-69R1, 1998 (section not known); libCacheSim GDSF (code, no section).
     """
 
-    source = "Cherkasova, HP Labs TR HPL-98-69R1, 1998; libCacheSim GDSF"
     cost = "O(log n)"
 
     def __init__(self, cost: str = "one", fixed_bytes: int = 250_000) -> None:

@@ -17,9 +17,10 @@ class Hobbit(CachePolicy):
     counts outlive their request. Or every so many steps, or never (null). The paper's fourth term, uses in high
     precision, is left out: all keys have one precision. Its two layer indices are read so that layers about to run are
     kept.
+
+    Source: HOBBIT (2411.01433), section 3.4.
     """
 
-    source = "HOBBIT (2411.01433) 3.4"
     cost = "O(layers + log n)"
 
     def __init__(

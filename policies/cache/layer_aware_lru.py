@@ -14,9 +14,10 @@ class LayerAwareLRU(ByLayer):
     2411.01433, 3.4). At 0.5, age and distance add up to whole passes: it is the key whose layer has come most often
     without it, and of equals the one whose layer comes last. That LLRU (2509.02408) adds the distance of layers to LRU
     is known from notes, its exact formula is not. Of a key that layers share it knows the first of them only.
+
+    Source: LLRU (2509.02408), from notes (section not known); the FLD term of HOBBIT (2411.01433), section 3.4.
     """
 
-    source = "LLRU (2509.02408), from notes; FLD of HOBBIT (2411.01433) 3.4"
     cost = "O(layers)"
 
     def __init__(self, distance: float = 0.5) -> None:

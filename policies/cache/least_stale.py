@@ -14,9 +14,10 @@ class LeastStale(ByLayer):
     `farthest`, the layer that comes again last. In one layer the key touched longest ago. A prefetch is a touch; for a
     layer that the pass has left behind, it is one of the next pass. That stale keys go first, by layer, is known from
     notes; which layer first is not, and neither is the order within one.
+
+    Source: SpecMD (2602.03921), from notes (section not known).
     """
 
-    source = "SpecMD (2602.03921), from notes"
     cost = "O(layers)"
 
     def __init__(self, order: str = "first") -> None:

@@ -13,9 +13,10 @@ class LFRU(Counted):
     What expert caches call LFRU (vLLM pull request 37190; its rule is known from notes only). It is not the LFRU of
     Bilal and Kang (1702.04078), which splits the cache in two. Among keys of equal uses the oldest has the least, so
     only the oldest of each count is looked at.
+
+    Source: vLLM pull request 37190, from notes (code, no section).
     """
 
-    source = "vLLM pull request 37190 (from notes)"
     cost = "O(different counts)"
 
     def start(self, pool: Pool, view: View) -> None:

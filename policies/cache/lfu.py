@@ -9,9 +9,11 @@ from moesim.policy.rule import Rule
 
 @register("lfu")
 class LFU(CachePolicy):
-    """Evict the key with the fewest uses so far, the least recently used of equals; counts outlive eviction."""
+    """Evict the key with the fewest uses so far, the least recently used of equals; counts outlive eviction.
 
-    source = "textbook (perfect LFU)"
+    Source: textbook (perfect LFU), no section.
+    """
+
     cost = "O(log n)"
     rule = Rule("uses")
 

@@ -10,9 +10,10 @@ class LFUInCache(Counted):
 
     The textbook LFU of cache simulators (libCacheSim's `LFU`: of the lowest count, the key that reached it first).
     `lfu` keeps its counts, `lfu-per-sequence` forgets those of a request that has left.
+
+    Source: textbook, no section; libCacheSim LFU (code, no section).
     """
 
-    source = "textbook; libCacheSim LFU"
     cost = "O(log n)"
 
     def start(self, pool: Pool, view: View) -> None:

@@ -15,10 +15,11 @@ class LFUPerSequence(CachePolicy):
     one at a time, each sequence starts to count anew, as HOBBIT (2411.01433, 3.4) does it: there this LFU hits 4.5 %
     more than one that counts on. In a batch the counts of the requests in service add up; of a layer event each request
     that uses a key counts one. Recency outlives a request. A prefetch is no use, but sets recency.
+
+    Source: HOBBIT (2411.01433), section 3.4.
     """
 
-    source = "HOBBIT (2411.01433) 3.4"
-    cost = "O(log n)"
+    cost = "O(log n); O(log n) for each key of a request that ends"
 
     def start(self, pool: Pool, view: View) -> None:
         super().start(pool, view)
@@ -38,9 +39,10 @@ class LFUPerSequence(CachePolicy):
 
     def ended(self, requests: Sequence[int]) -> None:
         for request in requests:
-            own = self.of.pop(request, Counter())
-            self.uses -= own  # which drops what comes to nothing
-            for key in own:
+            for key, uses in self.of.pop(request, Counter()).items():
+                self.uses[key] -= uses
+                if not self.uses[key]:
+                    del self.uses[key]
                 self._rank(key)
 
     def used(self, keys: Sequence[int]) -> None:

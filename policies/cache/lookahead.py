@@ -19,9 +19,11 @@ class Lookahead(CachePolicy):
     that the level shows. `unknown`: what is assumed of a next use that the level does not show, `farthest` or
     `persist` (a decoding request keeps its expert). Horizon 0 is LRU; unlimited at `oracle` under a frozen schedule is
     Belady's MIN (Belady 1966; Read-ME 4.1 evicts argmax F(e, t) over queued tokens, which is level `queue`).
+
+    Source: Belady, IBM Systems Journal 5(2), 1966, the algorithm called MIN (section not known); Read-ME (2410.19123),
+    section 4.1.
     """
 
-    source = "Belady 1966; Read-ME (2410.19123) 4.1"
     cost = "O(n)"
 
     def __init__(self, level: str = "queue", horizon: int | None = None, unknown: str = "farthest") -> None:

@@ -13,9 +13,10 @@ class LRFU(Counted):
     `decay` 0 is LFU that forgets at eviction, 1 is LRU. Time runs by one with every key used, as in the paper (one
     reference a tick). A key's value shrinks at the same rate as all others', so its logarithm plus decay * last use
     orders keys for good.
+
+    Source: Lee et al., IEEE Trans. Computers 50(12), 2001, section 3.
     """
 
-    source = "Lee et al., IEEE Trans. Computers 50(12), 2001, section 3"
     cost = "O(log n)"
 
     def __init__(self, decay: float = 0.01) -> None:

@@ -8,9 +8,11 @@ from moesim.policy.rule import Rule
 
 @register("lru")
 class LRU(CachePolicy):
-    """Evict the key used longest ago; a prefetch counts as a use when it is inserted."""
+    """Evict the key used longest ago; a prefetch counts as a use when it is inserted.
 
-    source = "textbook"
+    Source: textbook, no section.
+    """
+
     cost = "O(1)"
     rule = Rule()
 

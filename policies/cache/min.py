@@ -13,9 +13,11 @@ class MIN(CachePolicy):
     `bypass`, a key is admitted if there is room for it, or if its next use is sooner than that of the farthest key that
     may leave for it. Keys of the present layer event count only if there are no others, as they are evicted last.
     Bypassing takes staging slots; where there are none, nobody asks `admit`, and this is `lookahead` at level `oracle`.
+
+    Source: Belady, IBM Systems Journal 5(2), 1966, the algorithm called MIN (section not known); Mattson et al., IBM
+    Systems Journal 9(2), 1970, OPT (section not known).
     """
 
-    source = "Belady 1966; Mattson et al. 1970"
     cost = "O(n)"
     level = "oracle"
 

@@ -15,9 +15,11 @@ class MoEInfinityCode(CachePolicy):
     request's decoding starts; here they run on, or are set to 0 every `clear` steps, as in a batch there is no such
     instant. A visit is a key of a layer event, however many tokens use it, as in the code. A prefetch is
     none.
+
+    Source: MoE-Infinity at d617801, core/parallel/expert_dispatcher.cpp (code, no section; not the rule of the paper,
+    2401.14361 v3, Algorithm 1).
     """
 
-    source = "MoE-Infinity, core/parallel/expert_dispatcher.cpp"
     cost = "O(log n)"
 
     def __init__(self, clear: int | None = None) -> None:

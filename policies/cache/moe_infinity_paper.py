@@ -21,9 +21,10 @@ class MoEInfinityPaper(CachePolicy):
     used, `maps` of them are kept, and the present step's keys so far are matched with them by cosine. Prompt and decode
     steps share the collection, which the paper keeps apart. It needs the scope `global`: a pool of one layer
     can only match that layer's own history. When all places are taken the most similar matrix is replaced.
+
+    Source: MoE-Infinity (2401.14361 v3), Algorithm 1.
     """
 
-    source = "MoE-Infinity (2401.14361 v3), Algorithm 1"
     cost = "O(maps + n)"
 
     def __init__(self, maps: int = 120, window: int = 32) -> None:

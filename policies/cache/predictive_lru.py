@@ -64,9 +64,11 @@ class PredictiveLRU(CachePolicy):
     times the capacity, whatever the predictions are, and the same holds against the predictions alone (tests).
     Predictions are the next uses that `level` (`step`, `queue` or `oracle`) shows; what it does not show is assumed to
     be `unknown`: `persist` or `farthest`.
+
+    Source: Wei, APPROX 2020 (2005.13716), BlindOracle combined with LRU (section not known); Lykouris and
+    Vassilvitskii, ICML 2018 (section not known); Fiat et al., Competitive Paging Algorithms, 1991 (section not known).
     """
 
-    source = "Wei, APPROX 2020 (BlindOracle and LRU); Lykouris and Vassilvitskii, ICML 2018; Fiat et al. 1991"
     cost = "O(n)"
 
     def __init__(self, level: str = "queue", unknown: str = "persist", trust: float = 2.0) -> None:

@@ -9,9 +9,11 @@ TRIES = 8
 
 @register("random")
 class Random(CachePolicy):
-    """Evict a key drawn uniformly from those that may go: the control that no policy should lose to."""
+    """Evict a key drawn uniformly from those that may go: the control that no policy should lose to.
 
-    source = "textbook"
+    Source: textbook, no section.
+    """
+
     cost = "O(1)"
 
     def start(self, pool: Pool, view: View) -> None:

@@ -19,9 +19,10 @@ class S3FIFO(CachePolicy):
     key that comes back from there enters the main queue. As in libCacheSim, a full small queue sends new keys to the
     main one until the first eviction. Queues move when their victim leaves; barred keys of the small queue stay where
     they are, those of the main queue are passed over. Meant for caches of 20 keys and more.
+
+    Source: Yang et al., SOSP 2023, Algorithm 1; libCacheSim S3FIFO (code, no section).
     """
 
-    source = "Yang et al., SOSP 2023, Algorithm 1; libCacheSim S3FIFO"
     cost = "O(1) amortized"
 
     def __init__(self, small: float = 0.1, ghosts: float = 0.9, moves_at: int = 2) -> None:

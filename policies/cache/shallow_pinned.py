@@ -15,9 +15,10 @@ class ShallowPinned(CachePolicy):
     layer taken to hold one key more; only if no deep key may go, it is the shallow one used longest ago. Shallow keys
     are not loaded before they are needed, as Fate does at its start. With the scope `layer`, shallow pools are LRU and
     deep ones ARC.
+
+    Source: Fate (2502.12224), from notes (section not known); ARC: Megiddo and Modha, FAST 2003, figure 4.
     """
 
-    source = "Fate (2502.12224), from notes; ARC: Megiddo and Modha, FAST 2003"
     cost = "O(layers)"
 
     def __init__(self, layers: int = 4) -> None:

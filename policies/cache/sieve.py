@@ -12,9 +12,10 @@ class Sieve(CachePolicy):
 
     Unlike Clock's, keys that the hand spares stay where they are. The hand moves when its victim leaves, and passes
     over barred keys as over used ones.
+
+    Source: Zhang et al., NSDI 2024, Algorithm 1; libCacheSim Sieve (code, no section).
     """
 
-    source = "Zhang et al., NSDI 2024, Algorithm 1; libCacheSim Sieve"
     cost = "O(1) amortized"
 
     def start(self, pool: Pool, view: View) -> None:

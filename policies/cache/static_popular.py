@@ -17,9 +17,10 @@ class StaticPopular(CachePolicy):
     counted and only the most popular keys are admitted. That takes staging slots; where there are none, a key that is
     not among them is let in, and is the next victim but for less popular ones. Fiddler runs what is not there on the
     CPU, which is a miss policy's business.
+
+    Source: Fiddler (2402.07033), its placement as its code has it (code, no section).
     """
 
-    source = "Fiddler (2402.07033) and its code"
     cost = "O(log n)"
 
     def __init__(self, learn: int = 1000, counts: Sequence[float] | None = None) -> None:

@@ -15,9 +15,10 @@ class CpuWhenCheaper(MissPolicy):
     cost table, not Fiddler's constants of 7 and 70. Fiddler puts the most popular experts on the GPU beforehand, and
     they stay. Here, with `fill`, what still fits is copied whatever it takes, so that an empty cache fills with those
     that come first; without it a cache stays as empty as it is while the CPU is cheaper.
+
+    Source: Fiddler (2402.07033), its code and the comment in it (code, no section).
     """
 
-    source = "Fiddler (2402.07033), its code and the comment in it"
     cost = "O(k log k)"
     uses_cpu = True
 

@@ -16,9 +16,11 @@ class SmallerCopy(MissPolicy):
     `unpack_ns` for each byte of the full expert whenever it is used). `t2` 1: nothing is skipped. Not here: D2MoE's
     copies that are completed bit by bit (arXiv 2504.15299), and a width of each expert's own (EdgeMoE, arXiv
     2308.14352), which are sizes of keys (`key_sizes` of the shape).
+
+    Source: HOBBIT (2411.01433), its precision by gate weight (section not known); QMoE (2310.16795), its size alone
+    (section not known).
     """
 
-    source = "HOBBIT (2411.01433); QMoE (2310.16795)"
     cost = "O(k)"
 
     def __init__(

@@ -7,9 +7,11 @@ from moesim.policy import Handling, Missing, MissPolicy, register
 
 @register("wait")
 class Wait(MissPolicy):
-    """Every missing expert is copied, and waited for."""
+    """Every missing expert is copied, and waited for.
 
-    source = "the null policy"
+    Source: the null policy, no section.
+    """
+
     cost = "O(1)"
 
     def decide(self, missing: Sequence[Missing]) -> Sequence[Handling]:

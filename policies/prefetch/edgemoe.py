@@ -20,9 +20,10 @@ class EdgeMoE(PrefetchPolicy):
     as a context, and the next layer's chances are summed over the pairs. `width`: how many to copy; null, as many as
     the present layer uses. In the second layer the context is the first layer alone; the first is not predicted. A
     guess that proves wrong is cancelled. Memory is layers * experts^3 * 2 bytes at most, 200 MB for 48 layers of 128.
+
+    Source: EdgeMoE (2308.14352), from notes (section not known).
     """
 
-    source = "EdgeMoE (2308.14352), from notes"
     cost = "O(pairs * experts)"
     level = "layer"
     view: LayerView

@@ -17,9 +17,10 @@ class MoEInfinityPrefetch(PrefetchPolicy):
     matrices hold the token counts of one request; the present event shows neither. A kept one counts
     in how many of `window` steps a key was used, and `maps` of them are kept, prompt and decode steps together. The
     shipped code matches what is left of the request instead of what was seen (`find_most_similar`).
+
+    Source: MoE-Infinity (2401.14361 v3), its prefetching (section not known), beside Algorithm 1.
     """
 
-    source = "MoE-Infinity (2401.14361 v3), prefetching"
     cost = "O(maps + n log n)"
     level = "layer"
     view: LayerView

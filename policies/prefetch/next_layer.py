@@ -7,9 +7,11 @@ from moesim.policy import PrefetchPolicy, StepView, register
 
 @register("next-layer")
 class NextLayer(PrefetchPolicy):
-    """While layer i computes, copy the experts of layer i + 1 (Read-ME 4.1; Pre-gated MoE with an exact pre-gate)."""
+    """While layer i computes, copy the experts of layer i + 1 (Read-ME 4.1; Pre-gated MoE with an exact pre-gate).
 
-    source = "Read-ME (2410.19123) 4.1; Pre-gated MoE (2308.12066)"
+    Source: Read-ME (2410.19123), section 4.1; Pre-gated MoE (2308.12066), from notes (section not known).
+    """
+
     cost = "O(k)"
     level = "step"
     view: StepView

@@ -7,9 +7,11 @@ from moesim.policy import PrefetchPolicy, register
 
 @register("none")
 class NoPrefetch(PrefetchPolicy):
-    """Demand loading only."""
+    """Demand loading only.
 
-    source = "the null policy"
+    Source: the null policy, no section.
+    """
+
     cost = "O(1)"
 
     def plan(self) -> Sequence[int]:

@@ -12,9 +12,10 @@ class OraclePrefetch(PrefetchPolicy):
 
     `reach` null is one step's layers. What a perfect predictor could do on the real link; nothing in it knows what the
     copies cost, so it is no bound on time.
+
+    Source: textbook (perfect prediction on a real link), no section.
     """
 
-    source = "textbook (perfect prediction on a real link)"
     cost = "O(n)"
     level = "oracle"
     view: OracleView

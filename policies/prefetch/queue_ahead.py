@@ -13,9 +13,10 @@ class QueueAhead(PrefetchPolicy):
     A decoupled router has routed the queued tokens; the coming steps are those that the batcher would form from them.
     `steps` null takes all that is shown, 0 is `step-ahead`. `unknown`: what is assumed of tokens not routed yet,
     `farthest` (nothing) or `persist` (a decoding request keeps its expert).
+
+    Source: Read-ME (2410.19123), section 4.1, reaching beyond the step.
     """
 
-    source = "Read-ME (2410.19123) 4.1, reaching beyond the step"
     cost = "O(n)"
     level = "queue"
     view: QueueView

@@ -14,9 +14,11 @@ class Speculative(PrefetchPolicy):
     Mixtral-offloading (arXiv 2312.17238, 3.2) and AdapMoE (arXiv 2408.10284): distance 1, `width` 0; the latter copies
     only one guess at a time, which this does not. Fate (arXiv 2502.12224): distance 1, `width` as many experts as the
     link carries beside a layer's compute. HOBBIT (arXiv 2411.01433): distance up to 3.
+
+    Source: Mixtral-offloading (2312.17238), section 3.2; AdapMoE (2408.10284), its code (section not known); Fate
+    (2502.12224), from notes (section not known); HOBBIT (2411.01433), its stacked gates (section not known).
     """
 
-    source = "Mixtral-offloading (2312.17238) 3.2; Fate (2502.12224); AdapMoE (2408.10284)"
     cost = "O(tokens * places)"
     level = "predicted"
     view: PredictedView

@@ -7,9 +7,11 @@ from moesim.policy import PrefetchPolicy, StepView, register
 
 @register("step-ahead")
 class StepAhead(PrefetchPolicy):
-    """Copy the experts of the next `layers` layers of this step, nearest first (a decoupled router shows them all)."""
+    """Copy the experts of the next `layers` layers of this step, nearest first (a decoupled router shows them all).
 
-    source = "Read-ME (2410.19123) 4.1"
+    Source: Read-ME (2410.19123), section 4.1.
+    """
+
     cost = "O(keys of the step)"
     level = "step"
     view: StepView

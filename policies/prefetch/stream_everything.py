@@ -12,9 +12,11 @@ class StreamEverything(PrefetchPolicy):
     `ring` 1 is dense prefetch as in ZeRO-Inference. SE-MoE keeps K sections on the GPU and overwrites one when its
     layer is over: `ring` K - 1 with a cache `fifo` of K layers' keys, and `wrap`, which goes on with the first layers
     of the next step.
+
+    Source: DeepSpeed-MoE and ZeRO-Inference, from memory (section not known); SE-MoE (2205.10034), its ring, from
+    memory (section not known).
     """
 
-    source = "DeepSpeed-MoE and ZeRO-Inference; SE-MoE (2205.10034); both from memory"
     cost = "O(ring * experts)"
 
     def __init__(self, ring: int = 1, wrap: bool = False) -> None:

@@ -46,7 +46,7 @@ def missed(result: RunResult) -> list[int]:
 
 
 def test_a_token_waits_for_each_gate_and_its_synchronisation() -> None:
-    """One token a step, its expert there: a layer takes 7 + 40 ns longer; the router and its synchronisation are saved."""
+    """One token a step, its expert there: 7 + 40 ns more a layer, and no router with its synchronisation."""
     tokens = [([0], [0, 0, 0])]
     costs = ToyCosts(sync=40, gate_ns=7, router_ns=90)
     known = ends(run(tokens, layers=3, costs=costs, memory={"slots": 4}))

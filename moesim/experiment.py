@@ -373,6 +373,20 @@ class Search(Frozen):
     model_config = ConfigDict(serialize_by_alias=True)
 
 
+Reveal = Literal["as-routed", "at-gate"]
+REVEAL = (
+    "when routes are known: as-routed (as the trace's router knows them), or at-gate (those of a decoupled router at "
+    "each layer's gate and no sooner, as if a layer-wise router had chosen the same)"
+)
+
+
+class Captured(Frozen):
+    """A trace file, and when its routes are known. In a file: `t.parquet`, or `{file: t.parquet, reveal: at-gate}`."""
+
+    file: str = Field(min_length=1, description="routing trace, a path relative to this file, or a shipped name")
+    reveal: Reveal = Field("as-routed", description=REVEAL)
+
+
 class Synthetic(Frozen):
     """Routing made up by rule: a labelled control, never in the place of real routing."""
 
@@ -394,6 +408,7 @@ class Synthetic(Frozen):
     recall_3: float | None = Field(None, ge=0, le=1, description="and of the one after that")
     predicted: Count | None = Field(None, description="experts that a prediction names [twice as many as a token uses]")
     seed: Annotated[int, Field(ge=0, le=LARGEST)] = Field(0, description="seed of the routing alone")
+    reveal: Reveal = Field("as-routed", description=REVEAL)
 
     @model_validator(mode="after")
     def _fits(self) -> Synthetic:
@@ -402,9 +417,17 @@ class Synthetic(Frozen):
         return self
 
 
+def _kind_of_source(value: object) -> str:
+    if isinstance(value, Captured) or (isinstance(value, Mapping) and "synthetic" not in value):
+        return "<captured>"
+    return "<synthetic>" if isinstance(value, Mapping | Synthetic) else "<file>"
+
+
 Source = Annotated[
-    Annotated[str, Field(min_length=1), Tag("<file>")] | Annotated[Synthetic, Tag("<synthetic>")],
-    Discriminator(lambda value: "<synthetic>" if isinstance(value, Mapping | Synthetic) else "<file>"),
+    Annotated[str, Field(min_length=1), Tag("<file>")]
+    | Annotated[Captured, Tag("<captured>")]
+    | Annotated[Synthetic, Tag("<synthetic>")],
+    Discriminator(_kind_of_source),
 ]
 
 
@@ -416,7 +439,8 @@ class Experiment(Frozen):
     )
     question: str = Field("", description="one sentence: what the experiment asks")
     trace: Source = Field(
-        description="routing trace, a path relative to this file; or {synthetic: iid|sticky|zipf, ...}"
+        description="routing trace: a path relative to this file or a shipped name, {file: ..., reveal: at-gate}, or "
+        "{synthetic: iid|sticky|zipf, ...}"
     )
     model: str = Field(min_length=1, description="model shape: a shipped name, or a path to a shape or a config.json")
     costs: str = Field(min_length=1, description="kernel cost table: a shipped name or a path")

@@ -24,14 +24,15 @@ Choice = tuple[Node, dict[str, str]]
 
 SINGLE: set[Path] = {("name",), ("question",)}  # a list here is a mistake, not an axis
 POLICIES: set[Path] = {("cache",), ("prefetch",), ("miss",), ("scheduler", "batch")}
-WHOLE: dict[Path, str] = dict.fromkeys(POLICIES, "name") | {
-    ("trace",): "synthetic",
-    ("preset",): "name",
-    ("traffic", "prompt"): "kind",
-    ("traffic", "output"): "kind",
-    ("traffic", "arrivals"): "file",
+WHOLE: dict[Path, tuple[str, ...]] = dict.fromkeys(POLICIES, ("name",)) | {
+    ("trace",): ("file", "synthetic"),
+    ("preset",): ("name",),
+    ("traffic", "prompt"): ("kind",),
+    ("traffic", "output"): ("kind",),
+    ("traffic", "arrivals"): ("file",),
 }
-NAMED: dict[Path, str] = dict.fromkeys(POLICIES, "name") | {("traffic", "arrivals"): "file"}
+"""keys with which a mapping replaces another whole"""
+NAMED: dict[Path, str] = dict.fromkeys(POLICIES, "name") | {("trace",): "file", ("traffic", "arrivals"): "file"}
 """where a text stands for a mapping that has it under this key"""
 ARRIVALS = ("concurrency", "rate", "cv", "arrivals")
 LENGTHS = ("prompt", "output")  # an arrivals file has its own
@@ -127,7 +128,7 @@ def merge(base: Node, over: Node, at: Path = ()) -> Node:
 
 
 def _whole(over: Node, at: Path) -> bool:
-    return at == ("traffic", "mix") or (at in WHOLE and WHOLE[at] in over.value)
+    return at == ("traffic", "mix") or any(key in over.value for key in WHOLE.get(at, ()))
 
 
 def _dropped(base: Node, over: Node, at: Path) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from moesim.errors import InputError, Problem, unknown
-from moesim.experiment import ArrivalsFile, Synthetic
+from moesim.experiment import ArrivalsFile, Captured, Reveal, Synthetic
 from moesim.files import shipped
 
 if TYPE_CHECKING:
@@ -32,8 +32,8 @@ FIELDS = ("trace", "model", "costs", "link", "traffic.arrivals")
 class Sources:
     """Names and paths of a run's inputs, as its configuration has them; None where the configuration has no valid one.
 
-    `trace` is a path, a shipped name, or the JSON of a synthetic one; `arrivals` is there for traffic of kind trace.
-    Paths are relative to `base`.
+    `trace` is a path, a shipped name, or the JSON of a synthetic one, and `reveal` says when its routes are known;
+    `arrivals` is there for traffic of kind trace. Paths are relative to `base`.
     """
 
     trace: str | None
@@ -45,6 +45,7 @@ class Sources:
     arrivals: str | None = None
     arrivals_format: str = "auto"
     arrivals_empty: str = "refuse"
+    reveal: Reveal = "as-routed"
 
     @classmethod
     def of(cls, config: Experiment, base: Path | str) -> Sources:
@@ -53,11 +54,10 @@ class Sources:
     @classmethod
     def of_plain(cls, values: Mapping[str, Any], base: Path | str) -> Sources:
         """The sources that an unchecked configuration names; what cannot be a source is None."""
-        trace = values.get("trace")
-        trace = _rule(trace) if isinstance(trace, Mapping) else _text(trace)
+        trace, reveal = _source(values.get("trace"))
         model, costs, link = (_text(values.get(field)) for field in FIELDS[1:4])
         extrapolate = values.get("allow_extrapolation") is True
-        return cls(trace, model, costs, link, extrapolate, str(base), *_arrivals_file(values.get("traffic")))
+        return cls(trace, model, costs, link, extrapolate, str(base), *_arrivals_file(values.get("traffic")), reveal)
 
 
 def _arrivals_file(traffic: object) -> tuple[str | None, str, str]:
@@ -72,12 +72,18 @@ def _arrivals_file(traffic: object) -> tuple[str | None, str, str]:
     return spec.file, spec.format, spec.empty
 
 
-def _rule(trace: Mapping[str, Any]) -> str | None:
-    """The rule of a synthetic trace as JSON."""
+def _source(trace: object) -> tuple[str | None, Reveal]:
+    """Name or path of a trace, or the JSON of a synthetic one's rule; and when its routes are known."""
+    if not isinstance(trace, Mapping):
+        return _text(trace), "as-routed"
     try:
-        return json.dumps(Synthetic.model_validate(trace).model_dump(exclude_none=True), sort_keys=True)
+        if "synthetic" not in trace:
+            captured = Captured.model_validate(trace)
+            return captured.file, captured.reveal
+        rule = Synthetic.model_validate(trace)
     except ValidationError:
-        return None
+        return None, "as-routed"
+    return json.dumps(rule.model_dump(exclude_none=True, exclude={"reveal"}), sort_keys=True), rule.reveal
 
 
 def _text(value: object) -> str | None:
@@ -145,8 +151,17 @@ def _shape(name: str) -> ModelShape:
 
 
 def _routing(sources: Sources) -> RoutingTrace:
-    trace = sources.trace or ""
-    return _made(trace, _model(sources)) if trace.startswith("{") else _read(trace, sources.base)
+    name = sources.trace or ""
+    trace = _made(name, _model(sources)) if name.startswith("{") else _read(name, sources.base)
+    return trace if sources.reveal == "as-routed" else _revealed(name, sources.base, _model(sources))
+
+
+@lru_cache(maxsize=64)
+def _revealed(name: str, base: str, shape: ModelShape) -> RoutingTrace:
+    """The trace with its routes at each gate of the model."""
+    from moesim.trace.reveal import at_gate
+
+    return at_gate(_made(name, shape) if name.startswith("{") else _read(name, base), shape.layers)
 
 
 @lru_cache(maxsize=64)

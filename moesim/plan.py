@@ -19,6 +19,7 @@ from moesim.experiment import (
     STEPS_OF_A_WINDOW,
     ArrivalsFile,
     ByteSize,
+    Captured,
     Drift,
     Experiment,
     KVMemory,
@@ -46,6 +47,8 @@ from moesim.experiment import (
 from moesim.inputs import Sources
 
 if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
+
     from moesim.sim import Inputs
 
 SECTIONS: dict[tuple[str, ...], type[BaseModel]] = {
@@ -259,9 +262,13 @@ def _short(value: object) -> str:
 
 
 def _keys(path: tuple[str, ...]) -> list[str]:
-    model = SECTIONS.get(path)
-    names = [field.alias or name for name, field in model.model_fields.items()] if model else []
-    return [*names, "cases"] if model is Experiment else names
+    return [*_fields(path), *(["cases"] if path == () else [])]
+
+
+def _fields(path: tuple[str, ...]) -> dict[str, FieldInfo]:
+    """The keys of a section; a trace may be a file or made by rule."""
+    models = (Captured, Synthetic) if path == ("trace",) else (SECTIONS[path],) if path in SECTIONS else ()
+    return {field.alias or name: field for model in models for name, field in model.model_fields.items()}
 
 
 def _shape_of(path: tuple[str, ...]) -> str:
@@ -287,7 +294,7 @@ def _is_size(value: object) -> bool:
 
 def _description(path: tuple[str, ...]) -> str:
     """What a key is: "memory: GPU memory of the expert cache"."""
-    for name, field in (SECTIONS[path[:-1]].model_fields if path[:-1] in SECTIONS else {}).items():
-        if path[-1] == (field.alias or name) and field.description:
-            return f"it is the {field.description}" if field.description[0].isupper() else f"it is: {field.description}"
+    field = _fields(path[:-1]).get(path[-1])
+    if field is not None and field.description:
+        return f"it is the {field.description}" if field.description[0].isupper() else f"it is: {field.description}"
     return "it is the name of the policy"

@@ -203,8 +203,8 @@ def test_every_mistake_of_a_file_is_found_at_once_with_its_place(tmp_path: Path)
 def test_what_is_missing_is_named_with_what_it_is(tmp_path: Path) -> None:
     path = write(tmp_path, trace=None, memory=None, traffic={"requests": 3})
     assert mistakes(path) == [
-        f"{path}:1: trace: is missing; it is: routing trace, a path relative to this file; or "
-        "{synthetic: iid|sticky|zipf, ...}",
+        f"{path}:1: trace: is missing; it is: routing trace: a path relative to this file or a shipped name, {{file: "
+        "..., reveal: at-gate}, or {synthetic: iid|sticky|zipf, ...}",
         f"{path}:1: memory: is missing; it is the GPU memory of the expert cache",
         f"{path}:5: traffic.kind: is missing; it is: closed: `concurrency` users, each sends its next request when the "
         "last is answered; all: every request is there at time 0; poisson: `rate` requests per second; gamma: the same "
@@ -247,12 +247,39 @@ def test_a_lone_setting_reaches_the_default_policy(tmp_path: Path) -> None:
         ({"trace": {"synthetic": "iid", "sequences": 10**6}}, "trace", "are more than 10,000,000 tokens"),
         ({"trace": "nowhere"}, "trace", "unknown shipped trace 'nowhere'"),
         ({"trace": {"synthetic": "iid", "router": "layerwise"}, "prefetch": "step-ahead"}, "prefetch", "layer-wise"),
+        (
+            {"trace": {"synthetic": "iid", "router": "layerwise", "reveal": "at-gate"}},
+            "trace",
+            "trace.reveal: 'at-gate' is for a decoupled trace; synthetic iid has a layer-wise router",
+        ),
+        ({"trace": {"synthetic": "iid", "reveal": "at-gate"}, "prefetch": "step-ahead"}, "prefetch", "at-gate"),
+        ({"trace": {"file": "nowhere", "reveal": "at-gate"}}, "trace", "unknown shipped trace 'nowhere'"),
+        ({"trace": {"reveal": "at-gate"}}, "trace.file", "is missing; it is: routing trace"),
+        (
+            {"trace": {"file": "smollm2-135m-decoupled", "reveal": "at-gates"}},
+            "trace.reveal",
+            "unknown value 'at-gates'; did you mean 'at-gate'?",
+        ),
     ],
 )
 def test_what_does_not_fit_together_is_told(tmp_path: Path, changes: dict[str, Any], place: str, said: str) -> None:
     (problem,) = mistakes(write(tmp_path, **changes))
     assert f": {place}: " in problem
     assert said in problem
+
+
+def test_a_trace_may_say_when_its_routes_are_known(tmp_path: Path) -> None:
+    trace = synthetic("iid", layers=30, experts=7, key_bytes=100, sequences=3, prompt_tokens=4, output_tokens=4)
+    write_routing(tmp_path / "t.parquet", trace)
+    path = write(tmp_path, trace={"file": "t.parquet", "reveal": ["as-routed", "at-gate"]})
+    known, late = read_plan(path).runs()
+    assert known.config.labels == {"trace.reveal": "as-routed"}
+    assert late.config.experiment()["trace"] == {"file": "t.parquet", "reveal": "at-gate"}
+    assert load(known.sources).trace.meta.router == "decoupled"
+    assert load(late.sources).trace.meta.router == "layerwise"
+    assert load(late.sources).trace.ahead is load(known.sources).trace
+    (run,) = read_plan(write(tmp_path, trace="t.parquet"), from_settings(["trace.reveal=at-gate"], [])).runs()
+    assert load(run.sources).trace is load(late.sources).trace
 
 
 def test_traces_that_are_none_are_told(tmp_path: Path) -> None:

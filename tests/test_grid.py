@@ -100,6 +100,10 @@ def test_cases_are_merged_and_are_the_slowest_axis() -> None:
         ("traffic: {mix: {a: 1, b: 2}}", "traffic: {mix: {c: 1}}", {"traffic": {"mix": {"c": 1}}}),
         ("trace: {synthetic: zipf, alpha: 2}", "trace: {synthetic: iid}", {"trace": {"synthetic": "iid"}}),
         ("trace: {synthetic: zipf, alpha: 2}", "trace: x.parquet", {"trace": "x.parquet"}),
+        ("trace: x", "trace: {reveal: at-gate}", {"trace": {"file": "x", "reveal": "at-gate"}}),
+        ("trace: {file: x, reveal: at-gate}", "trace: {file: y}", {"trace": {"file": "y"}}),
+        ("trace: {synthetic: iid}", "trace: {file: y}", {"trace": {"file": "y"}}),
+        ("trace: {synthetic: iid}", "trace: {reveal: at-gate}", {"trace": {"synthetic": "iid", "reveal": "at-gate"}}),
         (
             "memory: {slots: 3, scope: global}",
             "memory: {each: {a: {slots: 4}, b: {bytes: 5}}}",

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from moesim.experiment import Experiment, Machine, Memory, Scheduler, Synthetic
+from moesim.experiment import Captured, Experiment, Machine, Memory, Scheduler, Synthetic
 from moesim.files import shipped
 from tests.tiny import tiny
 
@@ -67,7 +67,7 @@ def test_keys_are_offered_everywhere() -> None:
         assert keys(section) == fields(model) | {"each"}
         assert keys(section, "each", "of my own") == fields(model)
         assert keys("cases", "of my own", section) == fields(model) | {"each"}
-    assert fields(Synthetic) <= keys("trace")
+    assert fields(Synthetic) | fields(Captured) <= keys("trace")
     assert {"name", "each"} <= keys("cache")
 
 

@@ -14,16 +14,18 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MEASURED, EVEN, OTHER = COLOURS[0], "#999999", COLOURS[1]
+GUESSES = {"recorded": "recorded", "table": "table of pairs", "token_before": "token before", "popular": "popular"}
+GUESS_COLOURS = (COLOURS[2], MEASURED, OTHER, EVEN)
 
 
 def statistics_figure(found: dict[str, Any]) -> Figure:
-    """Balance, reuse, overlap, unique experts of a batch, and foresight."""
+    """Balance, reuse, overlap, unique experts of a batch, foresight by layer, and by distance or between domains."""
     figure, panels = panels_of(2, 3, (3.4, 2.7))
-    for panel, draw in zip(panels.flat, (_balance, _reuse, _overlap, _breadth, _foresight), strict=False):
+    last = _distances if (found["foresight"] or {}).get("by_distance") else _domains
+    for panel, draw in zip(panels.flat, (_balance, _reuse, _overlap, _breadth, _foresight, last), strict=True):
         draw(panel, found)
         if panel.get_legend_handles_labels()[0]:
             panel.legend(fontsize=7, frameon=False)
-    panels.flat[5].set_axis_off()
     head = [
         f"{found['model']} ({found['label']}, {found['router']})",
         f"{found['layers']} layers of {found['experts']} experts, k = {found['k']}",
@@ -74,8 +76,9 @@ def _foresight(panel: Axes, found: dict[str, Any]) -> None:
     if data is None:
         panel.set_axis_off()
         return
-    names = {"table": "table of pairs", "token_before": "token before", "popular": "popular"}
-    for (name, label), colour in zip(names.items(), (MEASURED, OTHER, EVEN), strict=True):
+    for (name, label), colour in zip(GUESSES.items(), GUESS_COLOURS, strict=True):
+        if name not in data["by_layer"]:
+            continue
         values = [math.nan if value is None else 100 * value for value in data["by_layer"][name]]
         if len(values) > 1:
             panel.plot(range(1, len(values) + 1), values, color=colour, linewidth=1.2, label=label)
@@ -83,6 +86,32 @@ def _foresight(panel: Axes, found: dict[str, Any]) -> None:
             panel.bar(label, values[0], color=colour, zorder=2)
     panel.set_ylim(0, 100)
     _axes(panel, f"{data['of']} foretold", "layer" if len(data["by_layer"]["table"]) > 1 else "", "its experts (%)")
+
+
+def _distances(panel: Axes, found: dict[str, Any]) -> None:
+    """How much is foretold of the layers 1 to 3 on."""
+    by_distance = found["foresight"]["by_distance"]
+    for (name, label), colour in zip(GUESSES.items(), GUESS_COLOURS, strict=True):
+        seen = {int(distance): of[name] for distance, of in by_distance.items() if of.get(name) is not None}
+        if seen:
+            values = _percent(list(seen.values()))
+            panel.plot(list(seen), values, color=colour, marker="o", markersize=4, label=label)
+    panel.set_xticks([int(distance) for distance in by_distance])
+    panel.set_ylim(0, 100)
+    _axes(panel, "foretold by distance", "layers ahead", "their experts (%)")
+
+
+def _domains(panel: Axes, found: dict[str, Any]) -> None:
+    """How far each domain's choices are from those of all."""
+    data = found["domains"]
+    if data is None:
+        panel.set_axis_off()
+        return
+    names = sorted(data["apart"], key=data["apart"].get)
+    panel.barh(names, _percent([data["apart"][name] for name in names]), color=MEASURED, zorder=2)
+    panel.set_xlim(0, 100)
+    panel.tick_params(axis="y", labelsize=7)
+    _axes(panel, "domains apart", "choices that would have to move (%)", "")
 
 
 def _powers(panel: Axes, places: list[int]) -> None:

@@ -47,7 +47,8 @@ def scrambled(world: World, seen: Run, instant: Instant, level: str, rng: random
             ahead[:, :known] = world.predicted[r][:, :known]
         if r in running:
             rows = slice(running[r].start, running[r].start + running[r].tokens)
-            shown = LAYERS if level in ("step", "queue") or (world.router == "decoupled" and layer >= 0) else layer + 1
+            # The first gate shows what a decoupled router decided for all layers, even if nobody is told of the rest.
+            shown = LAYERS if level in ("step", "queue") or (world.router != "layerwise" and layer >= 0) else layer + 1
             fresh[rows, :shown] = world.routes[r][rows, :shown]
             if level == "predicted":
                 ahead[:, rows, :shown] = world.predicted[r][:, rows, :shown]

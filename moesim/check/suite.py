@@ -19,6 +19,7 @@ from moesim.policy import LEVELS, BatchPolicy, CachePolicy, Policy
 from moesim.policy.catalogue import source
 from moesim.policy.registry import levels
 from moesim.policy.rule import rule_of
+from moesim.trace.reveal import AT_GATE
 
 BYPASS = {"slots": 1, "staging": 2, "scope": "global"}
 CHUNKS = {"chunk_bytes": 300}
@@ -179,6 +180,8 @@ def _knowledge(kind: str, spec: PolicySpec, level: str, seconds: float) -> Itera
     plain = _plain(spec)
     settings: list[tuple[str, dict[str, Any]]] = [(f"{r} router", {"router": r}) for r in _routers(level)]
     first = _routers(level)[0]
+    if level in ("history", "layer"):
+        settings.append(("routes revealed at each gate", {"router": AT_GATE}))
     if kind != "batch":  # what a batcher decides is recorded, and the rest replays it
         settings.append(("frozen schedule", {"router": first, "schedule": "frozen"}))
     if kind == "cache":

@@ -10,6 +10,7 @@ import numpy as np
 
 from moesim.check.toy import trace
 from moesim.sim.workload import NOT_YET, Request, Workload
+from moesim.trace.reveal import AT_GATE, at_gate
 from moesim.trace.routing import RoutingTrace
 
 EXPERTS, LAYERS = 5, 3
@@ -21,7 +22,8 @@ class World:
     """What is outside the server: per request its routes [tokens, R], the length of its prompt, and its arrival.
 
     A layer-wise router has predictions as well, [distances, tokens, R, PREDICTED], which have nothing to do with the
-    routes. In a closed loop of `users`, arrivals after the first `users` are NOT_YET: they come as others leave.
+    routes; router `at-gate` is a decoupled one whose routes are revealed at each layer's gate. In a closed loop of
+    `users`, arrivals after the first `users` are NOT_YET: they come as others leave.
     """
 
     router: str
@@ -45,11 +47,13 @@ class World:
         ]
         ahead = np.concatenate(self.predicted, axis=1) if self.router == "layerwise" else None
         predicted = None if ahead is None else dict(zip(DISTANCES, ahead, strict=True))
-        return trace(pairs, layers=LAYERS, experts=EXPERTS, router=self.router, predicted=predicted)
+        router = "layerwise" if self.router == "layerwise" else "decoupled"
+        made = trace(pairs, layers=LAYERS, experts=EXPERTS, router=router, predicted=predicted)
+        return at_gate(made, LAYERS) if self.router == AT_GATE else made
 
 
 def draw_routes(rng: random.Random, tokens: int, router: str) -> np.ndarray:
-    width = 1 if router == "decoupled" else LAYERS
+    width = LAYERS if router == "layerwise" else 1
     return np.array([[rng.randrange(EXPERTS) for _ in range(width)] for _ in range(tokens)], dtype=np.int16)
 
 

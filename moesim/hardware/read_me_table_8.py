@@ -51,7 +51,7 @@ def document(shape: ModelShape, command: str) -> dict[str, Any]:
             for batch, value in zip(BATCH, values, strict=True)
         ],
         "leaves_out": LEAVES_OUT,
-        "shape": shape.model_dump(mode="json", exclude={"key_map", "key_sizes"}),
+        "shape": shape.model_dump(mode="json", exclude={"key_map", "key_sizes"}, exclude_none=True),
         "host_ns": {"launch": 0, "sync": 0, "copy_submit": 0, "decision": 0},
         "components": {
             "attention_prefill": {"axes": {}, "ns": 0},

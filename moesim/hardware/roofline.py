@@ -15,6 +15,7 @@ from typing import Any
 
 from moesim.errors import InputError
 from moesim.hardware import read_me_table_8
+from moesim.hardware.costs import FREE
 from moesim.hardware.files import data_dir, write
 from moesim.hardware.shape import ModelShape, load_shape, shipped_shapes, stored
 
@@ -153,7 +154,7 @@ class Roofline:
         shape = self.shape
         weights = shape.attention_weights + shape.shared_weights
         kernels = 5 + (3 if shape.shared_expert_width else 0)
-        read = stored(weights, shape.dense_bits) + 2 * 10 * shape.d_model * tokens
+        read = stored(shape.attention_weights, shape.dense_bits) + shape.shared_bytes + 2 * 10 * shape.d_model * tokens
         return self.time(kernels, read, 2 * weights * tokens)
 
     def gate(self, tokens: int) -> float:
@@ -204,7 +205,7 @@ def document(shape: ModelShape, device: str) -> dict[str, Any]:
         "formula": FORMULA,
         "constants": constants(gpu),
         "leaves_out": LEAVES_OUT,
-        "shape": shape.model_dump(mode="json", exclude={"key_map", "key_sizes"}),
+        "shape": shape.model_dump(mode="json", exclude={"key_map", "key_sizes"}, exclude_none=True),
         "host_ns": HOST_NS,
         "components": components(Roofline(shape, gpu)),
     }
@@ -267,8 +268,9 @@ def nested(function: Callable[..., float], axes: list[list[int]], point: tuple[i
 
 
 def shipped_documents() -> dict[str, dict[str, Any]]:
-    """Name -> document of every table that moesim ships."""
-    made = [document(load_shape(shape), device) for device in DEVICES for shape in shipped_shapes()]
+    """Name -> document of every table that moesim ships; one serves all shapes that it does not tell apart."""
+    shapes = {load_shape(name).model_dump_json(exclude=FREE): name for name in reversed(shipped_shapes())}
+    made = [document(load_shape(name), device) for device in DEVICES for name in sorted(shapes.values())]
     made.append(read_me_table_8.document(load_shape(read_me_table_8.SHAPE), COMMAND))
     return {table["name"]: table for table in made}
 

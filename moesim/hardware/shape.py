@@ -29,7 +29,8 @@ class ModelShape(BaseModel):
     """Sizes of a mixture-of-experts transformer. Counts are tokens' dimensions; `*_bits` are bits a stored weight.
 
     `layers` counts the layers that hold experts, `dense_layers` those that do not (DeepSeek's first). `expert_bits` may
-    carry the scales of a quantised format: 4-bit weights with one fp16 scale per group of 64 are 4 + 16/64 = 4.25.
+    carry the scales of a quantised format: 4-bit weights with one fp16 scale per group of 64 are 4 + 16/64 = 4.25. A
+    shared expert is stored in `shared_bits` (None: `dense_bits`).
     `attention_parameters` and `kv_values` are per layer and replace what heads imply (latent attention); 0: derived.
     `key_map[layer][expert]` are dense key numbers, where layers share experts' weights; empty: every one has its own.
     `key_sizes` are bytes of each key, where they differ (mixed precision); empty: what the dimensions say.
@@ -52,6 +53,7 @@ class ModelShape(BaseModel):
     expert_bits: Bits = 16
     kv_bits: Bits = 16
     shared_expert_width: Size = 0
+    shared_bits: Bits | None = None
     dense_layers: Size = 0
     dense_width: Size = 0
     tied_embeddings: bool = False
@@ -103,6 +105,11 @@ class ModelShape(BaseModel):
         return self.expert_matrices * self.d_model * self.shared_expert_width
 
     @property
+    def shared_bytes(self) -> int:
+        """Bytes of one layer's shared expert."""
+        return stored(self.shared_weights, self.shared_bits or self.dense_bits)
+
+    @property
     def head_weights(self) -> int:
         """Weights of the LM head (tied or not, it is read once a step)."""
         return self.vocab * self.d_model
@@ -112,10 +119,9 @@ class ModelShape(BaseModel):
         """Bytes of everything else that stays on the GPU: attention, norms, shared experts, embeddings, router."""
         per_layer = self.attention_weights + 2 * self.d_model
         weights = (self.layers + self.dense_layers) * per_layer + self.d_model
-        weights += self.layers * self.shared_weights
         weights += self.dense_layers * self.expert_matrices * self.d_model * self.dense_width
         weights += self.head_weights * (1 if self.tied_embeddings else 2)
-        return stored(weights, self.dense_bits) + self.router_bytes
+        return stored(weights, self.dense_bits) + self.layers * self.shared_bytes + self.router_bytes
 
     @property
     def layer_kv_bytes(self) -> int:

@@ -115,6 +115,8 @@ def _check_levels(config: Experiment, trace: RoutingTrace) -> list[Problem]:
             continue  # the schema reports it
         if made.level in ("step", "queue") and trace.meta.router == "layerwise":
             why = "a layer-wise router knows a layer's experts only at its gate"
+            if trace.ahead is not None:
+                why = "trace.reveal is at-gate: a layer's experts are known at its gate and no sooner"
             found.append(Problem(place, f"{spec.name!r} needs level {made.level!r}: {why}"))
         elif made.level == "predicted" and (lacking := _lacks_predictions(made, trace)):
             found.append(Problem(place, f"{spec.name!r} needs level 'predicted': {lacking}"))
@@ -139,6 +141,8 @@ def _lacks_predictions(made: Policy, trace: RoutingTrace) -> str | None:
     """What the trace does not have of the predictions that a policy reads."""
     if trace.meta.router == "decoupled":
         return "a decoupled router predicts nothing, it knows all layers; take a policy of level 'step'"
+    if trace.ahead is not None:
+        return "trace.reveal is at-gate, and a decoupled router has recorded no guesses; take one of level 'layer'"
     if not trace.predicted:
         return (
             "the trace has no predictions of later layers (columns predicted_1 to predicted_3); capture some, or take "
@@ -280,11 +284,12 @@ def _memory_labels(config: Experiment, inputs: Inputs) -> dict[str, str]:
 
 def _labels(config: Experiment, inputs: Inputs, levels: set[str]) -> dict[str, str]:
     meta, shape = inputs.trace.meta, inputs.shape
+    revealed = ", revealed at each gate" if inputs.trace.ahead is not None else ""
     oracle = "" if "oracle" not in levels else "oracle" if config.schedule == "frozen" else "oracle, not a bound"
     return {
         "costs": f"{inputs.costs.label} (table {inputs.costs.name}, {inputs.costs.device})",
         "link": f"{inputs.link.label} (table {inputs.link.name}, {inputs.link.device})",
-        "routing": f"routing: {meta.model} ({meta.label}), shape: {shape.name}",
+        "routing": f"routing: {meta.model} ({meta.label}{revealed}), shape: {shape.name}",
         **_memory_labels(config, inputs),
         "oracle": oracle,
     }

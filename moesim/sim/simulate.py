@@ -25,6 +25,7 @@ from moesim.sim.setup import MAKERS, Inputs, set_up, settle
 from moesim.sim.watch import Watch
 from moesim.sim.watched import Watched
 from moesim.sim.window import Window, left_within, windows_of
+from moesim.sim.work import make_work
 from moesim.sim.workload import Workload
 
 Progress = Callable[[int], None]
@@ -37,7 +38,7 @@ _schedules: dict[str, Schedule] = {}
 def schedule_key(config: Experiment, inputs: Inputs, replication: int) -> str:
     """What a frozen schedule depends on; runs with equal keys replay the same steps."""
     free = {"name", "question", "memory", "cache", "prefetch", "miss", "preset", "labels", "objective", "search"}
-    plain = config.model_dump(mode="json", exclude=free)
+    plain = config.model_dump(mode="json", exclude=free | {"trace"})  # which is known by its digest
     plain["machine"].pop("expert_start", None)
     if (kv := settle(config, inputs).memory.kv) is not None:
         plain["kv"] = kv.model_dump(mode="json")
@@ -124,8 +125,29 @@ def frozen_schedule(config: Experiment, inputs: Inputs, replication: int) -> Sch
     if key not in _schedules:
         while len(_schedules) >= KEPT:
             del _schedules[next(iter(_schedules))]
-        _schedules[key] = _record(config, inputs, replication)
+        ahead = inputs.trace.ahead
+        if ahead is None:
+            _schedules[key] = _record(config, inputs, replication)
+        else:
+            known = frozen_schedule(config, replace(inputs, trace=ahead), replication)
+            _schedules[key] = _at_gate(config, inputs, replication, known)
     return _schedules[key]
+
+
+def _at_gate(config: Experiment, inputs: Inputs, replication: int, known: Schedule) -> Schedule:
+    """The steps of a schedule that was recorded with routes `known` ahead, timed as they are revealed at each gate."""
+    workload = _workload(config, inputs, replication)
+    workload[len(known.workload.requests) - 1]  # draws them all: the same, in the same order
+    frames = [replace(f, work=make_work(f.work.parts, workload.trace, workload.sequences)) for f in known.frames]
+    schedule = replace(known, frames=frames, workload=workload, memo={})
+    config, served = _served(config, inputs, workload)
+    setup = set_up(config, inputs, replication, resident=True)
+    machine = compiled_steps(config, served, setup, False, None)
+    server = ReplayServer(config, served, setup, schedule, _workload(config, inputs, replication), machine)
+    with undisturbed():
+        server.run()
+    _, starts, ends, *_ = server.log.rows.T.tolist()
+    return replace(schedule, starts=starts, ends=ends)
 
 
 def _record(config: Experiment, inputs: Inputs, replication: int) -> Schedule:

@@ -104,6 +104,8 @@ def _layers(parts: tuple[Part, ...], trace: RoutingTrace, sequences: Sequence[in
     for part in parts:
         ranges.append((at, at + part.tokens * k, part.prefill))
         at += part.tokens * k
+    if chosen.shape[1] > 1 and (chosen == chosen[:, :1]).all():  # a decoupled router's, revealed at each gate
+        return (_layer(chosen[:, 0].ravel().tolist(), ranges),) * chosen.shape[1]
     return tuple(_layer(chosen[:, layer].ravel().tolist(), ranges) for layer in range(chosen.shape[1]))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from moesim.trace.routing import RoutingTrace
 
 LAGS = (1, 2, 4, 16, 64)
+BLOCK = 1 << 24
 PLAIN = (
     "model",
     "label",
@@ -63,12 +65,20 @@ def persistence(experts: np.ndarray, offsets: np.ndarray, lag: int) -> float | N
     lengths = np.diff(offsets)
     position = np.arange(len(experts)) - np.repeat(offsets[:-1], lengths)
     rows = np.flatnonzero(position >= lag)
-    now, before = experts[rows], experts[rows - lag]
-    used = now >= 0
-    if not used.any():
-        return None
-    again = (now[..., :, None] == before[..., None, :]).any(axis=-1) & used
-    return float(again.sum() / used.sum())
+    again = used = 0
+    for part in blocks(rows, experts):
+        now, before = experts[part], experts[part - lag]
+        there = now >= 0
+        used += int(there.sum())
+        again += int(((now[..., :, None] == before[..., None, :]).any(axis=-1) & there).sum())
+    return again / used if used else None
+
+
+def blocks(rows: np.ndarray, experts: np.ndarray) -> Iterator[np.ndarray]:
+    """`rows` in parts whose experts [tokens, R, k], each compared with k others, take some 16 MB."""
+    size = max(BLOCK // (experts.shape[1] * experts.shape[2] ** 2), 1)
+    for first in range(0, len(rows), size):
+        yield rows[first : first + size]
 
 
 def render(info: dict[str, Any]) -> str:

@@ -38,7 +38,8 @@ class RoutingTrace:
 
     experts int16 [tokens, R, k] (-1: none), weights float16 [tokens, R, k], offsets int64 [sequences + 1] (rows of each
     sequence), prompt_tokens int32 [sequences], domains one per sequence, predicted: distance -> int16 [tokens, R, p]
-    (at layer l about layer l + distance), top_experts, top_weights [tokens, R, m] or None, digest: sha256 of the file.
+    (at layer l about layer l + distance), top_experts, top_weights [tokens, R, m] or None, digest: sha256 of the file,
+    ahead: the decoupled trace that this one reveals only at each layer's gate (see `moesim.trace.reveal`), or None.
     """
 
     meta: RoutingMeta
@@ -52,6 +53,7 @@ class RoutingTrace:
     predicted_weights: dict[int, np.ndarray] = field(default_factory=dict)
     top_experts: np.ndarray | None = None
     top_weights: np.ndarray | None = None
+    ahead: RoutingTrace | None = None
 
     @property
     def sequences(self) -> int:

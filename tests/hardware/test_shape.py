@@ -132,8 +132,21 @@ def test_smollm2_parameters_are_those_of_the_dense_model() -> None:
     assert dense / 2 == 134_515_008
 
 
+@pytest.mark.parametrize("name", ["llama-2-7b-{}-int4", "llama-2-7b-{}-int4-30-layers", "smollm2-135m-{}"])
+def test_the_layer_wise_twin_is_the_same_dense_model(name: str) -> None:
+    """Attention and embeddings are the same; shared channels and experts are the dense FFN's, half of them active."""
+    domains, twin = load_shape(name.format("readme")), load_shape(name.format("fine-grained"))
+    others = [shape.static_bytes - shape.router_bytes - shape.layers * shape.shared_bytes for shape in (domains, twin)]
+    assert others[0] == others[1]
+    width = twin.shared_expert_width + twin.experts * twin.expert_width
+    assert width == 2 * domains.expert_width
+    assert abs(twin.shared_expert_width + twin.top_k * twin.expert_width - domains.expert_width) <= 2
+    assert twin.layers * (twin.shared_bytes + twin.experts * twin.key_bytes) == 2 * domains.layers * domains.key_bytes
+    assert twin.router_bytes == 2 * twin.layers * twin.d_model * twin.experts
+
+
 def test_every_shipped_shape_says_where_it_is_from() -> None:
-    assert len(shipped_shapes()) == 4
+    assert len(shipped_shapes()) == 8
     for name in shipped_shapes():
         shape = load_shape(name)
         assert shape.name == name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -52,6 +53,8 @@ def serve(config: Experiment, inputs: Any, replication: int = 0) -> Run:
     """Run one replication, free or frozen."""
     if config.schedule == "free":
         return FreeServer(config, inputs, replication=replication).run()
-    recording = FreeServer(config, inputs, resident=True, replication=replication)
+    ahead = inputs.trace.ahead  # the steps are those of the server that knows its routes
+    known = inputs if ahead is None else dataclasses.replace(inputs, trace=ahead)
+    recording = FreeServer(config, known, resident=True, replication=replication)
     recording.run()
     return ReplayServer(config, inputs, recording.frames, replication).run()

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from dataclasses import replace
 from importlib.util import find_spec
 
 from hypothesis import HealthCheck, assume, given, settings
 
 from moesim import policy
 from moesim.sim import check
+from moesim.trace.reveal import at_gate
 from tests.reference.cases import Case, cases
+from tests.reference.collected import collected
 from tests.reference.compare import WAYS, differences, fitting, referred, simulated
 from tests.reference.coverage import PER, REQUIRED, occurred
 from tests.reference.replay import serve
@@ -51,3 +54,21 @@ def test_simulator_and_reference_agree() -> None:
         missing = [f"{kind} {name}" for kind in kinds for name in policy.names(kind)]
         missing = [name for name in missing if not seen[name]]
         assert not missing, f"no case had {missing}"
+
+
+def test_they_agree_where_routes_are_revealed_at_each_gate() -> None:
+    """The decoupled ones of the random cases again, those that ask for no more than such a server can show."""
+    seen: Counter[str] = Counter()
+    for case in collected(CASES // 2):
+        config, inputs = case.build()
+        if case.router != "decoupled":
+            continue
+        inputs = replace(inputs, trace=at_gate(inputs.trace, case.layers))
+        if check(config, inputs):
+            continue
+        slow = referred(serve(config, inputs, case.replication))
+        for way in WAYS if fitting(config, inputs) else WAYS[:2]:
+            told = differences(simulated(config, inputs, way, case.replication), slow)
+            assert not told, (way, case, told)
+        seen[config.schedule] += 1
+    assert min(seen["free"], seen["frozen"]) > CASES // 50

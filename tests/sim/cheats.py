@@ -95,6 +95,12 @@ def rest_of_the_step(view: Any) -> int:
     return sum(sum(of.experts) for of in work.layers[view.layer + 1 :])
 
 
+def keys_before_the_first_gate(view: Any) -> int:
+    """What the first layer will use: known ahead by a decoupled router, and by nobody where it is revealed at gates."""
+    work = server().setup.engine.work
+    return sum(work.layers[max(view.layer, 0)].experts)
+
+
 def predictions_of_the_next_gate(view: Any) -> int:
     """What the step's tokens will be predicted to choose when the gate of the layer after this one has run."""
     made, offsets, workload = server().trace, server().trace.offsets, server().workload

@@ -44,6 +44,17 @@ def test_caches_behind_a_layerwise_router(variant: Variant) -> None:
     assert differences(level_of("cache", variant), router="layerwise", cache=spec(variant)) == []
 
 
+@pytest.mark.parametrize("variant", of_level("cache", "history", "layer"), ids=label)
+def test_caches_where_routes_are_revealed_at_each_gate(variant: Variant) -> None:
+    assert differences(level_of("cache", variant), router="at-gate", cache=spec(variant)) == []
+
+
+@pytest.mark.parametrize("variant", of_level("prefetch", "history", "layer"), ids=label)
+def test_prefetchers_where_routes_are_revealed_at_each_gate(variant: Variant) -> None:
+    rest = {"memory": {"slots": 3, "scope": "global"}, "machine": {"chunk_bytes": 300}}
+    assert differences(level_of("prefetch", variant), router="at-gate", prefetch=spec(variant), **rest) == []
+
+
 @pytest.mark.parametrize("variant", of_level("cache", *KNOWING), ids=label)
 def test_caches_on_a_frozen_schedule(variant: Variant) -> None:
     assert differences(level_of("cache", variant), cache=spec(variant), schedule="frozen") == []
@@ -174,6 +185,9 @@ CHEATS = [
     ("miss", "layer", "decoupled", cheats.routes_in_the_queue),
     ("miss", "layer", "layerwise", cheats.rest_of_the_step),
     ("batch", "history", "decoupled", cheats.routes_in_the_queue),
+    *(("cache", level, "at-gate", secret) for level in ("history", "layer") for secret in RUNNING),
+    *(("prefetch", "layer", "at-gate", secret) for secret in (*RUNNING, cheats.keys_before_the_first_gate)),
+    *(("batch", "history", "at-gate", secret) for secret in UNKNOWN),
     *(("batch", "history", "layerwise", secret) for secret in UNKNOWN),
 ]
 
@@ -188,7 +202,7 @@ def test_a_cheat_is_found(
 
 HONEST = [
     *(("cache", level, router, cheats.steps) for level in ("history", "layer") for router in ROUTERS),
-    *(("cache", "layer", router, cheats.keys_of_the_event) for router in ROUTERS),
+    *(("cache", "layer", router, cheats.keys_of_the_event) for router in (*ROUTERS, "at-gate")),
     *(("miss", "layer", router, cheats.keys_of_the_event) for router in ROUTERS),
     *((kind, "predicted", "layerwise", cheats.keys_of_the_event) for kind in ("cache", "prefetch")),
     *((kind, "predicted", "layerwise", cheats.shown_predictions) for kind in ("cache", "prefetch")),

@@ -1,4 +1,4 @@
-"""Balance, reuse, overlap, breadth and foresight of routing; every number is counted, none is modelled."""
+"""Balance, reuse, overlap and breadth of routing; every number is counted, none is modelled."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from moesim.trace.info import persistence
+from moesim.trace.info import blocks, persistence
 from moesim.trace.stats.sample import Sample
 
 LAGS = (1, 2, 4, 8, 16, 64)
@@ -14,16 +14,13 @@ BATCHES = (1, 2, 4, 8, 16, 32, 64, 128)
 DRAWS = 200
 MOST_USES = 2_000_000
 """uses whose reuse distance is counted; a longer trace is cut"""
-MOST_TOKENS = 20_000
-"""tokens whose next layer is predicted"""
 
 
 def counts_of(sample: Sample) -> np.ndarray:
     """int64 [R, experts]: how often each expert is chosen in each layer (once for all layers if decoupled)."""
-    layers = sample.experts.shape[1]
-    chosen = sample.experts.astype(np.int64) + np.arange(layers)[:, None] * sample.count
-    flat = chosen[sample.experts >= 0]
-    return np.bincount(flat, minlength=layers * sample.count).reshape(layers, sample.count)
+    layers = range(sample.experts.shape[1])
+    # One layer at a time, -1 falling into a spare column: a trace may be long.
+    return np.array([np.bincount(sample.experts[:, i].ravel() + 1, minlength=sample.count + 1)[1:] for i in layers])
 
 
 def balance(sample: Sample) -> dict[str, Any]:
@@ -109,16 +106,31 @@ def _least(share: np.ndarray, wanted: float) -> int | None:
 
 
 def overlap(sample: Sample) -> dict[str, Any]:
-    """Share of a token's experts that the token so many before it chose too, and what it would be by chance."""
+    """Share of a token's experts that the token so many before it chose too, and what it would be by chance.
+
+    `same_by_lag`: share of a token's decisions (one a layer) that choose exactly those of the token so many before.
+    """
     counts = counts_of(sample)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     chosen = (sample.experts >= 0).sum() / max(sample.experts.shape[0] * sample.experts.shape[1], 1)
     by_lag = {str(lag): persistence(sample.experts, sample.offsets, lag) for lag in LAGS}
     return {
         "by_lag": by_lag,
+        "same_by_lag": {str(lag): _same(sample, lag) for lag in LAGS},
         "even": float(chosen / sample.count),
         "popular": float(np.minimum((shares**2).sum(axis=1) * chosen, 1).mean()),
     }
+
+
+def _same(sample: Sample, lag: int) -> float | None:
+    experts, again, decisions = sample.experts, 0, 0
+    place = np.arange(sample.tokens) - np.repeat(sample.offsets[:-1], np.diff(sample.offsets))
+    for rows in blocks(np.flatnonzero(place >= lag), experts):
+        now, before = (np.sort(experts[at], axis=2) for at in (rows, rows - lag))
+        there = now[:, :, -1] >= 0
+        decisions += int(there.sum())
+        again += int(((now == before).all(axis=2) & there).sum())
+    return again / decisions if decisions else None
 
 
 def breadth(sample: Sample, seed: int = 0) -> dict[str, Any]:
@@ -149,68 +161,3 @@ def _unique(sample: Sample, tokens: np.ndarray) -> float:
     used = np.zeros((layers, sample.count + 1), dtype=bool)
     used[np.arange(layers)[:, None], sample.experts[tokens]] = True  # -1 falls into the spare column
     return float(used[:, :-1].sum() / layers)
-
-
-def foresight(sample: Sample) -> dict[str, Any] | None:
-    """What share of the experts to come a table foretells, learnt on the first half and counted on the second.
-
-    Layer-wise: P(expert of the next layer | expert of this one), summed over the token's experts, the best k taken.
-    Decoupled: the same from a token to the next. Beside it: the popular ones, and those of the token before. None
-    where there is nothing to learn from.
-    """
-    learn, test = sample.halves()
-    layerwise = sample.experts.shape[1] > 1
-    pairs = [_pairs(half, layerwise) for half in (learn, test)]
-    if not all(len(now) for now, _, _ in pairs):
-        return None
-    (now, ahead, _), (test_now, test_ahead, before) = pairs
-    layers, count = range(now.shape[1]), sample.count
-    table = [_found(now[:, i], ahead[:, i], test_now[:, i], test_ahead[:, i], count) for i in layers]
-    popular = [_popular(ahead[:, i], test_ahead[:, i], count) for i in layers]
-    kept = [_recall(before[:, i], test_ahead[:, i]) for i in layers]
-    by_layer = {"table": table, "popular": popular, "token_before": kept}
-    return {
-        "of": "next layer" if layerwise else "next token",
-        **{name: float(np.nanmean(values)) for name, values in by_layer.items()},
-        "by_layer": {name: [None if v != v else v for v in values] for name, values in by_layer.items()},
-        "tokens": len(test_now),
-    }
-
-
-def _pairs(half: Sample, layerwise: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What is known, what is to be foretold, and what the token before had there: [tokens, layers - 1 or 1, k]."""
-    follows = np.flatnonzero(np.diff(half.sequence, prepend=-1) == 0)[:MOST_TOKENS]
-    now, before = half.experts[follows], half.experts[follows - 1]
-    return (now[:, :-1], now[:, 1:], before[:, 1:]) if layerwise else (before, now, before)
-
-
-def _found(now: np.ndarray, ahead: np.ndarray, test_now: np.ndarray, test_ahead: np.ndarray, count: int) -> float:
-    spare = count + 1  # -1 falls into the spare row and column
-    table = np.zeros((spare, spare))
-    np.add.at(table, (now[:, :, None], ahead[:, None, :]), 1)
-    table[-1] = 0
-    table = table[:, :-1] / np.maximum(table.sum(axis=1, keepdims=True), 1)
-    k = ahead.shape[1]
-    recalls = []
-    for first in range(0, len(test_now), 1000):
-        scores = table[test_now[first : first + 1000]].sum(axis=1)
-        best = np.argpartition(-scores, min(k, count - 1), axis=1)[:, :k]
-        recalls.append(_hits(best, test_ahead[first : first + 1000]))
-    hits, wanted = np.sum(recalls, axis=0)
-    return float(hits / wanted) if wanted else float("nan")
-
-
-def _popular(ahead: np.ndarray, test_ahead: np.ndarray, count: int) -> float:
-    best = np.argsort(-np.bincount(ahead[ahead >= 0], minlength=count), kind="stable")[: ahead.shape[1]]
-    return _recall(np.broadcast_to(best, test_ahead.shape), test_ahead)
-
-
-def _recall(guessed: np.ndarray, wanted: np.ndarray) -> float:
-    hits, count = _hits(guessed, wanted)
-    return float(hits / count) if count else float("nan")
-
-
-def _hits(guessed: np.ndarray, wanted: np.ndarray) -> tuple[int, int]:
-    there = wanted >= 0
-    again = (wanted[:, :, None] == guessed[:, None, :]).any(axis=2) & there
-    return int(again.sum()), int(there.sum())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from moesim.trace.routing import RoutingTrace
-from moesim.trace.stats import measures
+from moesim.trace.stats import ahead, measures, ties
 from moesim.trace.stats.sample import sample_of
 
 
@@ -27,7 +27,9 @@ def statistics(trace: RoutingTrace, seed: int = 0) -> dict[str, Any]:
         "reuse": measures.reuse(sample),
         "overlap": measures.overlap(sample),
         "breadth": measures.breadth(sample, seed),
-        "foresight": measures.foresight(sample),
+        "foresight": ahead.foresight(sample),
+        "domains": ties.specialisation(sample),
+        "layer_ties": ties.layer_ties(sample),
     }
     return found | {"findings": findings(found)}
 
@@ -40,6 +42,9 @@ def findings(found: dict[str, Any]) -> dict[str, str]:
         "overlap": _overlap(found),
         "breadth": _breadth(found),
         "foresight": _foresight(found),
+        "recorded": _recorded(found),
+        "domains": _domains(found),
+        "layers": _layers(found),
     }
     return {name: text for name, text in texts.items() if text}
 
@@ -84,6 +89,8 @@ def _overlap(found: dict[str, Any]) -> str:
     lags = {lag: value for lag, value in found["overlap"]["by_lag"].items() if value is not None}
     if not lags:
         return ""
+    several = ", ".join(f"{lag}: {_pct(value)}" for lag, value in lags.items())
+    same = f"; exactly the same ones: {_pct(found['overlap']['same_by_lag']['1'])}" if found["k"] > 1 else ""
     near, far = next(iter(lags.items())), list(lags.items())[-1]
     chance = found["overlap"]["popular"]
     if far[1] > 1.5 * chance:
@@ -94,7 +101,7 @@ def _overlap(found: dict[str, Any]) -> str:
         advice = "what a token used says little beyond popularity, which counts know as well as recency"
     return (
         f"A token shares {_pct(near[1])} of its experts with the one before it and {_pct(far[1])} with the one "
-        f"{far[0]} before ({_pct(chance)} by popularity alone): {advice}."
+        f"{far[0]} before ({_pct(chance)} by popularity alone): {advice}. By lag {several}{same}."
     )
 
 
@@ -128,6 +135,53 @@ def _foresight(found: dict[str, Any]) -> str:
     return (
         f"A table from one layer's experts to the next's {numbers}: of what a prefetcher without the gate's own "
         f"state would fetch, at best about {_pct(best)} is wanted."
+    )
+
+
+def _recorded(found: dict[str, Any]) -> str:
+    """Of the predictions that the trace has recorded."""
+    data = found["foresight"] or {}
+    rows = {distance: of for distance, of in data.get("by_distance", {}).items() if "recorded" in of}
+    if not rows:
+        return ""
+    wide = data["named"] > found["k"]
+    parts = []
+    for distance, of in rows.items():
+        more = f", all {data['named']} named {_pct(of['recorded_all'])}" if wide else ""
+        parts.append(
+            f"{distance} ahead {_pct(of['recorded'])}{more} (first named: {_pct(of['first'])}; popular "
+            f"{_pct(of['popular'])}, token before {_pct(of['token_before'])})"
+        )
+    near = rows["1"]
+    advice = "fetching what they name pays where the link has time"
+    if near["recorded"] <= near["token_before"]:
+        advice = "what the token before used is as good a guess, and costs nothing"
+    return f"The trace's own predictions find, layers ahead: {'; '.join(parts)}: {advice}."
+
+
+def _domains(found: dict[str, Any]) -> str:
+    data = found["domains"]
+    if data is None:
+        return ""
+    far = max(data["apart"], key=data["apart"].get)
+    share = data["bits"] / data["of_bits"] if data["of_bits"] else 0.0
+    advice = "what serves one domain serves the others"
+    if share > 0.1:
+        advice = "the mix of domains decides what a cache hits, and batching by domain helps"
+    return (
+        f"In the mean {_pct(data['mean_apart'])} of a domain's choices would have to move to be spread as those of "
+        f"all ({far}: {_pct(data['apart'][far])}); the domain tells {data['bits']:.2f} of an expert's "
+        f"{data['of_bits']:.2f} bits: {advice}."
+    )
+
+
+def _layers(found: dict[str, Any]) -> str:
+    data = found["layer_ties"]
+    if data is None:
+        return ""
+    return (
+        f"A token's first expert in a layer tells {data['bits']:.2f} of the {data['of_bits']:.2f} bits of that in the "
+        f"next (mutual information, mean over layers)."
     )
 
 

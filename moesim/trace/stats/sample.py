@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -11,12 +11,17 @@ from moesim.trace.routing import RoutingTrace
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """experts int16 [tokens, R, k] of whole sequences, offsets int64 [sequences + 1], `count` experts a layer."""
+    """experts int16 [tokens, R, k] of whole sequences, offsets int64 [sequences + 1], `count` experts a layer.
+
+    `domains`: of each sequence; `predicted`: distance -> int16 [tokens, R, p], where the trace has recorded any.
+    """
 
     experts: np.ndarray
     offsets: np.ndarray
     count: int
     of: str
+    domains: tuple[str, ...] = ()
+    predicted: dict[int, np.ndarray] = field(default_factory=dict)
 
     @property
     def tokens(self) -> int:
@@ -33,18 +38,23 @@ class Sample:
         cut = int(self.offsets[middle]) if len(self.offsets) > 2 else self.tokens // 2
         first = np.append(self.offsets[self.offsets < cut], cut)
         second = np.append(0, self.offsets[self.offsets > cut] - cut)
-        return (
-            Sample(self.experts[:cut], first, self.count, self.of),
-            Sample(self.experts[cut:], second, self.count, self.of),
-        )
+        return (self._of(slice(cut), first), self._of(slice(cut, None), second))
+
+    def _of(self, rows: slice, offsets: np.ndarray) -> Sample:
+        predicted = {distance: ids[rows] for distance, ids in self.predicted.items()}
+        return Sample(self.experts[rows], offsets, self.count, self.of, predicted=predicted)
 
 
 def sample_of(trace: RoutingTrace) -> Sample:
     """The output tokens, which a decode cache sees one by one; all tokens where there are no outputs."""
     if not trace.output_tokens.any():
-        return Sample(trace.experts, trace.offsets, trace.meta.experts, "prompt tokens")
+        return Sample(
+            trace.experts, trace.offsets, trace.meta.experts, "prompt tokens", trace.domains, dict(trace.predicted)
+        )
     position = np.arange(trace.tokens) - np.repeat(trace.offsets[:-1], trace.lengths)
     output = position >= np.repeat(trace.prompt_tokens, trace.lengths)
-    lengths = trace.output_tokens[trace.output_tokens > 0]
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    return Sample(trace.experts[output], offsets, trace.meta.experts, "output tokens")
+    there = trace.output_tokens > 0
+    offsets = np.concatenate([[0], np.cumsum(trace.output_tokens[there])]).astype(np.int64)
+    domains = tuple(domain for domain, any_of_it in zip(trace.domains, there, strict=True) if any_of_it)
+    predicted = {distance: ids[output] for distance, ids in trace.predicted.items()}
+    return Sample(trace.experts[output], offsets, trace.meta.experts, "output tokens", domains, predicted)

@@ -54,7 +54,7 @@ def run(
     ] = None,
     save: Annotated[
         list[str] | None,
-        typer.Option(metavar="WHAT", help="Details to keep: steps, tokens. A single run keeps them anyway."),
+        typer.Option(metavar="WHAT", help="Details to keep: steps, tokens, transfers. A single run keeps them anyway."),
     ] = None,
     check: Annotated[bool, typer.Option("--check", help="Check conservation at every event.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, list the runs, and stop.")] = False,

@@ -164,8 +164,16 @@ def show(results: Results) -> None:
 
 
 @app.command()
-def schema() -> None:
+def schema(
+    markdown: Annotated[bool, typer.Option("--markdown", help="As a page to read (docs/experiment-file.md).")] = False,
+) -> None:
     """The JSON schema of an experiment file, for editors."""
+    if markdown:
+        from moesim.manual import experiment
+        from moesim.manual.pages import linked
+
+        print(linked(experiment.page()), end="")
+        return
     from moesim.schema import experiment_schema
 
     print(dump(experiment_schema()))

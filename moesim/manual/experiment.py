@@ -54,22 +54,8 @@ EXAMPLES: dict[str, str] = {
 }
 """by path; each is a part of an experiment, and a test reads them all"""
 
-SECTIONS = {
-    "trace": "Synthetic",
-    "memory": "Memory",
-    "memory.kv": "KVMemory",
-    "traffic": "Traffic",
-    "traffic.prompt": "Lengths",
-    "traffic.arrivals": "ArrivalsFile",
-    "traffic.mix": "Drift",
-    "scheduler": "Scheduler",
-    "machine": "Machine",
-    "objective": "Objective",
-    "search": "Search",
-    "window": "Window",
-}
-"""definitions of the schema, by the path that a file has them at"""
-TITLES = {"trace": "trace, made up by rule", "traffic.prompt": "traffic.prompt, traffic.output"}
+TITLES = {"trace": "trace, made up by rule"}
+"""of sections whose path does not say it all"""
 MORE = {
     "memory": "[kv.md](kv.md) has one budget for experts and KV memory.",
     "traffic": "[traffic.md](traffic.md) says how arrivals, lengths and captured routing come together.",
@@ -100,26 +86,37 @@ def page() -> str:
     """The whole page, ending in a line break."""
     schema = experiment_schema()
     plain = Experiment.model_json_schema(by_alias=True)
-    reader = Reader(schema["$defs"])
+    reader = Reader(schema["$defs"], schema["properties"])
     parts = [HEAD, "## The whole file", _table(reader.keys(schema["properties"], plain["required"]))]
     parts += _examples("cache", "preset")
     shipped = [f"* `{key}`: {', '.join(map(code, names))}" for key, names in reader.shipped(schema["properties"])]
     parts += ["## Shipped inputs", "\n".join(shipped), "Their provenance: [traces/README.md](../traces/README.md)."]
-    for path, definition in SECTIONS.items():
-        found = reader.section(definition)
-        needed = plain["$defs"][definition].get("required", ())
-        parts += [f"## {TITLES.get(path, path)}", _sentence(plain["$defs"][definition]["description"])]
-        parts += [_table(reader.keys(found["properties"], needed))]
-        parts += [MORE[path]] if path in MORE else []
-        parts += _examples(path)
+    for definition, paths in reader.sections.items():
+        said = plain["$defs"][definition]
+        parts += [f"## {_title(paths)}", " ".join(said.get("description", "").split())]
+        parts += [_table(reader.keys(reader.section(definition)["properties"], said.get("required", ())))]
+        parts += [MORE[path] for path in paths if path in MORE]
+        parts += _examples(*paths)
     return "\n\n".join(part.rstrip() for part in parts) + "\n"
 
 
 class Reader:
-    """Reads values of a JSON schema; `definitions` are its $defs."""
+    """Reads values of a JSON schema; `definitions` are its $defs, `properties` the keys of the file."""
 
-    def __init__(self, definitions: Mapping[str, Any]) -> None:
+    def __init__(self, definitions: Mapping[str, Any], properties: Mapping[str, Any]) -> None:
         self.definitions = definitions
+        self.sections: dict[str, list[str]] = {}
+        """by definition: the paths at which a file has such a section"""
+        self._find("", properties)
+
+    def _find(self, above: str, properties: Mapping[str, Any]) -> None:
+        for key, value in properties.items():
+            for name in _references(_single(value)):
+                if name not in LISTS:
+                    known = name in self.sections
+                    self.sections.setdefault(name, []).append(above + key)
+                    if not known:
+                        self._find(f"{above}{key}.", self.section(name)["properties"])
 
     def section(self, name: str) -> Mapping[str, Any]:
         """The form of a definition that has keys."""
@@ -154,8 +151,7 @@ class Reader:
         if name in LISTS:
             kind = LISTS[name]
             return f"a [{kind} policy](policies.md#{kind}): its name, a path, or `{{name: ..., its parameters}}`"
-        path = next(path for path, definition in SECTIONS.items() if definition == name)
-        link = f"[keys](#{_anchor(TITLES.get(path, path))})"
+        link = f"[keys](#{_anchor(_title(self.sections[name]))})"
         short = [form for form in self.definitions[name].get("anyOf", ()) if "properties" not in form]
         return " or ".join([*(self.values(form) for form in short), link])
 
@@ -165,6 +161,16 @@ class Reader:
             forms = _single(value).get("anyOf", ())
             if _is_name(forms):
                 yield key, forms[0]["enum"]
+
+
+def _title(paths: Sequence[str]) -> str:
+    return ", ".join(TITLES.get(path, path) for path in paths)
+
+
+def _references(value: Mapping[str, Any]) -> list[str]:
+    """Definitions that a value may be of."""
+    forms = [value, *value.get("anyOf", ()), *value.get("oneOf", ())]
+    return [form["$ref"].removeprefix("#/$defs/") for form in forms if "$ref" in form]
 
 
 def _single(value: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -216,10 +222,6 @@ def _table(keys: Iterator[Key]) -> str:
 
 def _examples(*paths: str) -> list[str]:
     return [f"```yaml\n{EXAMPLES[path]}\n```" for path in paths if path in EXAMPLES]
-
-
-def _sentence(text: str) -> str:
-    return " ".join(text.split())
 
 
 def _anchor(title: str) -> str:

@@ -13,8 +13,8 @@ def code(value: Any) -> str:
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A table; bars in cells are escaped, and what is on several lines is put on one."""
-    lines = [heads, ["---"] * len(heads), *rows]
-    return "\n".join("| " + " | ".join(_cell(cell) for cell in line) + " |" for line in lines)
+    head, *body = ["| " + " | ".join(map(_cell, line)) + " |" for line in (heads, *rows)]
+    return "\n".join([head, "|---" * len(heads) + "|", *body])
 
 
 def _cell(text: str) -> str:

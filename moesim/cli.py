@@ -54,7 +54,7 @@ def run(
     ] = None,
     save: Annotated[
         list[str] | None,
-        typer.Option(metavar="WHAT", help="Details to keep: steps, tokens. A single run keeps them anyway."),
+        typer.Option(metavar="WHAT", help="Details to keep: steps, tokens, transfers. A single run keeps them anyway."),
     ] = None,
     check: Annotated[bool, typer.Option("--check", help="Check conservation at every event.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, list the runs, and stop.")] = False,
@@ -164,8 +164,16 @@ def show(results: Results) -> None:
 
 
 @app.command()
-def schema() -> None:
+def schema(
+    markdown: Annotated[bool, typer.Option("--markdown", help="As a page to read (docs/experiment-file.md).")] = False,
+) -> None:
     """The JSON schema of an experiment file, for editors."""
+    if markdown:
+        from moesim.manual import experiment
+        from moesim.manual.pages import linked
+
+        print(linked(experiment.page()), end="")
+        return
     from moesim.schema import experiment_schema
 
     print(dump(experiment_schema()))

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from moesim.plan import Run
     from moesim.sim import RunResult
 
-TABLES = ("steps", "requests", "windows", "tokens")
+TABLES = ("steps", "requests", "windows", "tokens", "transfers")
 DEPENDS = ("numpy", "simpy")
 
 

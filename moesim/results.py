@@ -1,8 +1,8 @@
 """The results folder of an experiment: written whole or not at all, and read back (docs/results.md).
 
-summary.csv (a row per run), table.txt (for a person), requests.parquet, steps.parquet and tokens.parquet where
-saved, resolved.yaml (every point as it ran, digests of all inputs), and run.json, the only file that differs between
-equal runs but for the report, which quotes its command.
+summary.csv (a row per run), table.txt (for a person), requests.parquet; steps.parquet, tokens.parquet and
+transfers.parquet where saved; resolved.yaml (every point as it ran, digests of all inputs), and run.json, the only file
+that differs between equal runs but for the report, which quotes its command.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 SUMMARY, TABLE, REQUESTS = "summary.csv", "table.txt", "requests.parquet"
 RESOLVED, RUN, REPORT = "resolved.yaml", "run.json", "report.html"
-DETAILS = ("steps", "tokens")
+DETAILS = ("steps", "tokens", "transfers")
 MARK = "# moesim results: every point of the experiment as it ran, and the sha256 of what it read\n"
 
 
@@ -70,6 +70,11 @@ class Results:
     def tokens(self) -> pd.DataFrame:
         """A row per output token of every run; there only when it was saved (`--save tokens`, or a single run)."""
         return self._table("tokens")
+
+    @cached_property
+    def transfers(self) -> pd.DataFrame:
+        """A row per copy on the link of every run; there only when saved (`--save transfers`, or a single run)."""
+        return self._table("transfers")
 
     @cached_property
     def configs(self) -> list[RunConfig]:

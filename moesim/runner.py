@@ -52,9 +52,10 @@ def run(
     """Run an experiment, given as a file or as a mapping, and return its results.
 
     out: results folder (default `results/<name>`, replaced if it holds results); jobs: processes (more than one needs
-    an `if __name__ == "__main__":` in the calling script); save: details to keep, of "steps" and "tokens"
-    (a single run keeps them anyway); check: verify conservation at every event; report: write report.html as well;
-    set: changes to the experiment, `memory__slots=4` or `**{"memory.slots": 4}`. Raises InputError with every mistake.
+    an `if __name__ == "__main__":` in the calling script); save: details to keep, of "steps", "tokens" and
+    "transfers" (a single run keeps them anyway); check: verify conservation at every event; report: write report.html
+    as well; set: changes to the experiment, `memory__slots=4` or `**{"memory.slots": 4}`. Raises InputError with every
+    mistake.
     """
     nested = from_plain(_nested(set), where="--set") if set else None
     job = prepare([source], override=nested, out=out, save=save)[0]
@@ -104,8 +105,12 @@ def prepare(
 
 
 def _kept(plan: Plan, save: Sequence[str]) -> tuple[str, ...]:
-    """The details to save; a single run keeps all of them."""
-    return tuple(name for name in DETAILS if name in save or len(plan.runs()) == 1)
+    """The details to save; a single run keeps all of them, but one that searches tries many loads for one row."""
+    runs = plan.runs()
+    anyway: tuple[str, ...] = DETAILS if len(runs) == 1 else ()
+    if anyway and runs[0].config.search is not None:
+        anyway = tuple(name for name in DETAILS if name != "transfers")
+    return tuple(name for name in DETAILS if name in save or name in anyway)
 
 
 def _clashes(jobs: Sequence[Job]) -> list[Problem]:
@@ -130,7 +135,7 @@ def execute(
     plan, partial = job.plan, Partial.beside(job.folder)
     runs = plan.runs()
     with shown(plan.name, len(runs), sum(map(most_steps, runs)), quiet) as progress:
-        pool = Pool(max(1, jobs), check, partial, progress)
+        pool = Pool(max(1, jobs), check, partial, progress, "transfers" in job.save)
         found = settle(runs, pool.execute(runs))
     simulated = time.perf_counter() - clock
     with results_module.replacing(job.folder) as folder:

@@ -35,14 +35,6 @@ def test_the_readme_has_two_commands_that_set_up_and_run() -> None:
     assert all("-c constraints.txt" in command for command in commands)
 
 
-def test_the_readme_points_at_files_that_exist() -> None:
-    for name in ("README.md", *(str(path.relative_to(ROOT)) for path in (ROOT / "docs").glob("*.md"))):
-        page = ROOT / name
-        links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text())
-        missing = [link for link in links if not (page.parent / link).exists()]
-        assert not missing, f"{name}: {missing}"
-
-
 def test_what_is_run_without_coverage_is_there() -> None:
     for name in REPEATING:
         path, _, test = name.partition("::")

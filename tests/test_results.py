@@ -115,6 +115,22 @@ def test_tokens_are_kept_one_by_one_when_asked_for(tmp_path: Path) -> None:
     assert (times.count()[done.index] == done["output_tokens"]).all()
 
 
+def test_copies_are_kept_when_asked_for_or_when_there_is_one_run(results: Results, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="run again with --save transfers"):
+        _ = results.transfers
+    one = moesim.run(tiny(warmup_steps=0), out=tmp_path / "one", figures=False)
+    copies, total = one.transfers, one.summary.iloc[0]
+    assert (copies["bytes"].sum(), copies["link_ns"].sum()) == (total["demand_bytes"], total["link_busy_ns"])
+    per_step = copies.groupby("step")["bytes"].sum()
+    assert per_step.to_dict() == one.steps.set_index("step")["demand_bytes"].loc[lambda s: s > 0].to_dict()
+    two = moesim.run(tiny(replications=2), out=tmp_path / "two", save=["transfers"], figures=False)
+    assert set(two.transfers["run"]) == {0, 1} and set(two.transfers["class"]) == {"demand"}
+    searched = {"kind": "poisson", "requests": 40}, {"over": "traffic.rate", "from": 1, "to": 2, "tolerance": 0.5}
+    limits = {"objective": {"e2e": 1000.0}, "warmup_steps": 0, "steps": 100}
+    search = moesim.run(tiny(traffic=searched[0], search=searched[1], **limits), out=tmp_path / "search", figures=False)
+    assert len(search.steps) and not (tmp_path / "search" / "transfers.parquet").exists()
+
+
 def test_the_resolved_file_is_every_point_and_is_read_back(results: Results) -> None:
     configs = results.configs
     assert len(configs) == 24

@@ -46,7 +46,9 @@ class Fake:
         self.calls: list[tuple[int | None, int]] = []
         self.stop_at, self.fail_at = stop_at, fail_at
 
-    def __call__(self, config: Any, inputs: Any, replication: int, *, check: bool, progress: Any) -> RunResult:
+    def __call__(
+        self, config: Any, inputs: Any, replication: int, *, check: bool, progress: Any, transfers: bool
+    ) -> RunResult:
         call = len(self.calls)
         self.calls.append((config.memory.slots, replication))
         progress(7)
@@ -55,9 +57,9 @@ class Fake:
         if call == self.fail_at:
             raise InputError(Problem("table", "was measured for tokens 1 to 8, and 9 was asked for"))
         numbers = np.array([config.memory.slots, replication])
-        return RunResult(
-            {"slots": int(numbers[0])}, {"step": numbers}, {"domain": np.array(["a", "bc"])}, {"kv": "none"}
-        )
+        counters, requests = {"slots": int(numbers[0])}, {"domain": np.array(["a", "bc"])}
+        copies = {"class": np.array([], dtype=object)} if transfers else {}
+        return RunResult(counters, {"step": numbers}, requests, {"kv": "none"}, transfers=copies)
 
 
 def plan_of(**changes: Any) -> list[Run]:
@@ -88,6 +90,22 @@ def test_an_interrupted_command_goes_on_where_it_was(monkeypatch: pytest.MonkeyP
     assert [tuple(result.steps["step"]) for result in found] == [(s, r) for s in (3, 4) for r in range(3)]
     assert [list(result.requests["domain"]) for result in found] == [["a", "bc"]] * 6
     assert found[0].counters == {"slots": 3} and found[0].labels == {"kv": "none"}
+
+
+def test_a_finished_run_without_its_copies_is_run_again_where_they_are_wanted(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    runs, partial = plan_of(), Partial(tmp_path / "partial")
+    monkeypatch.setattr(moesim.sim, "simulate", Fake())
+    Pool(partial=partial).execute(runs)
+    monkeypatch.setattr(moesim.sim, "simulate", again := Fake())
+    pool = Pool(partial=partial, transfers=True)
+    assert all(result.transfers for result in pool.execute(runs))
+    assert (pool.reused, len(again.calls)) == (0, 6)
+    for transfers in (True, False):
+        pool = Pool(partial=partial, transfers=transfers)
+        pool.execute(runs)
+        assert pool.reused == 6 and len(again.calls) == 6
 
 
 def test_what_is_kept_is_not_used_for_anything_else(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -129,10 +147,10 @@ def test_chunks_keep_frozen_schedules_together_and_fill_the_processes() -> None:
 
 def test_equal_commands_give_equal_bytes_however_many_processes(tmp_path: Path) -> None:
     path = write(tmp_path, **GRID)
-    first = moesim.run(path, out=tmp_path / "a", save=["steps"], figures=False)
-    moesim.run(path, out=tmp_path / "b", save=["steps"], figures=False)
-    moesim.run(path, out=tmp_path / "c", save=["steps"], figures=False, jobs=2)
-    assert set(contents(tmp_path / "a")) == {*SAME, "steps.parquet"}
+    first = moesim.run(path, out=tmp_path / "a", save=["steps", "transfers"], figures=False)
+    moesim.run(path, out=tmp_path / "b", save=["steps", "transfers"], figures=False)
+    moesim.run(path, out=tmp_path / "c", save=["steps", "transfers"], figures=False, jobs=2)
+    assert set(contents(tmp_path / "a")) == {*SAME, "steps.parquet", "transfers.parquet"}
     assert contents(tmp_path / "a") == contents(tmp_path / "b") == contents(tmp_path / "c")
     assert len(first.summary) == 16
     assert json.loads((tmp_path / "c" / "run.json").read_text())["jobs"] == 2

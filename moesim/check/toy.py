@@ -179,6 +179,7 @@ def run(
     router: str = "decoupled",
     check: bool = True,
     direct: bool = False,
+    transfers: bool = False,
     progress: Callable[[int], None] | None = None,
     **changes: Any,
 ) -> RunResult:
@@ -189,7 +190,9 @@ def run(
         else trace(sequences, layers=layers, experts=experts, router=router)
     )
     inputs = Inputs(made, shape(layers, experts), costs or ToyCosts(), link or ToyLink())  # type: ignore[arg-type]
-    return simulate(config(**changes), inputs, 0, check=check, direct=direct, progress=progress)
+    return simulate(
+        config(**changes), inputs, 0, check=check, direct=direct, progress=progress, transfers=transfers
+    )
 
 
 def classes(result: RunResult) -> dict[str, int]:

@@ -234,16 +234,29 @@ def _table(title: str, heads: tuple[str, ...], rows: Sequence[tuple[str, ...]]) 
     return table
 
 
+def markdown_of(kind: str) -> str:
+    """What `--markdown` prints, of one kind or, with '', of all policies. InputError where one does not load."""
+    from moesim.errors import InputError
+    from moesim.policy import KINDS
+    from moesim.policy.catalogue import entries
+
+    found, problems = entries(tuple(k for k in KINDS if kind in ("", k)))
+    if problems:
+        raise InputError(problems)
+    return _markdown(found, _presets() if kind == PRESET else [])
+
+
 def _markdown(found: list[Entry], presets: list[Preset]) -> str:
     """Tables of policies by kind, or sections of presets."""
+    from moesim.manual.markdown import table
+
     lines: list[str] = []
     for kind in dict.fromkeys(entry.kind for entry in found):
         heads = ("name", "level", "a decision costs", "what it does", "source")
-        lines += [f"### {kind}", "", f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
-        for e in (entry for entry in found if entry.kind == kind):
-            cells = (f"`{e.name}`", ", ".join(e.levels), e.cost, e.about, e.source)
-            lines.append(f"| {' | '.join(cell.replace('|', '&#124;') for cell in cells)} |")
-        lines.append("")
+        rows = [
+            (f"`{e.name}`", ", ".join(e.levels), e.cost, e.about, e.source) for e in found if e.kind == kind
+        ]
+        lines += [f"### {kind}", "", table(heads, rows), ""]
     for preset in presets:
         texts = {"Represents": preset.represents, "Leaves out": preset.leaves_out, "Source": preset.source}
         lines += [f"### {preset.name}", "", f"`{' + '.join(settings_words(preset))}`", ""]

@@ -22,6 +22,7 @@ from moesim.sim.result import RunResult
 from moesim.sim.schedule import Schedule
 from moesim.sim.server import FreeServer, Server
 from moesim.sim.setup import MAKERS, Inputs, set_up, settle
+from moesim.sim.transfers import Recorder
 from moesim.sim.watch import Watch
 from moesim.sim.watched import Watched
 from moesim.sim.window import Window, left_within, windows_of
@@ -58,19 +59,23 @@ def simulate(
     direct: bool = False,
     compiled: bool | None = None,
     watch: Watch | None = None,
+    transfers: bool = False,
 ) -> RunResult:
     """Run one replication of one point of a grid. `check` verifies conservation after every step.
 
     `direct` works every layer event out anew (see `Engine`): slower, and equal to the nanosecond. So is what `compiled`
     says: whether to run compiled steps where they fit (moesim.sim.compiled); None: where that pays. A `watch` is
-    told what happens; a run that is watched is direct.
+    told what happens; a run that is watched is direct. `transfers`: keep a row per copy on the link, which no compiled
+    steps do; not of a run that is watched.
 
     Raises InputError where a cost table does not reach (see `CostTable`).
     """
     config = settle(config, inputs)
     watched = Watched(watch) if watch is not None else None
+    recorder = Recorder() if transfers and watched is None else None
     direct = direct or watched is not None
-    makers = watched.makers if watched else MAKERS
+    looking = watched or recorder
+    makers = looking.makers if looking else MAKERS
     setup = set_up(config, inputs, replication, verify=check, direct=direct, makers=makers)
     workload = _workload(config, inputs, replication)
     config, served = _served(config, inputs, workload)
@@ -80,7 +85,7 @@ def simulate(
         schedule = frozen_schedule(config, inputs, replication)
         # The recorded requests have all their routes; those of this workload are bound as they come.
         served = replace(inputs, trace=schedule.workload.trace)
-    machine = None if direct else compiled_steps(config, served, setup, check, compiled)
+    machine = None if direct or recorder else compiled_steps(config, served, setup, check, compiled)
     if schedule is not None:
         server = ReplayServer(config, served, setup, schedule, workload, machine)
     else:
@@ -92,7 +97,8 @@ def simulate(
         server.progress = progress
     with undisturbed():
         server.run()
-    return _result(config, inputs, server, schedule)
+    result = _result(config, inputs, server, schedule)
+    return replace(result, transfers=recorder.log.table(setup.engine.keys)) if recorder else result
 
 
 @contextmanager

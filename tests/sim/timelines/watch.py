@@ -98,3 +98,9 @@ def watched(panel: Panel, **machine: Any) -> tuple[RunResult, dict[str, list[Bar
     config, given = run(panel, **machine)
     result = simulate(config, given, 0, check=True, watch=watch)
     return result, *view(watch, panel.origin)
+
+
+def recorded(panel: Panel) -> RunResult:
+    """Run a panel's server, and keep a row per copy."""
+    config, given = run(panel)
+    return simulate(config, given, 0, check=True, transfers=True)

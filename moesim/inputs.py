@@ -238,8 +238,8 @@ def located(config: RunConfig, base: str) -> RunConfig:
 def digests(inputs: Inputs) -> dict[str, str]:
     """sha256 of what the inputs hold: trace, model, costs, link, and arrivals where there are some.
 
-    Of the model's shape it is of what decides results: not its source, and no key that is as it is where it is not given,
-    so that a key that is new to shapes changes the digest of none.
+    Of the model's shape it is of what decides results: not its source, and no key that is as where it is not given, so
+    that a key that is new to shapes changes the digest of none.
     """
     sizes = inputs.shape.model_dump_json(exclude={"source"}, exclude_defaults=True)
     shape = hashlib.sha256(sizes.encode()).hexdigest()

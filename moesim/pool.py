@@ -48,12 +48,16 @@ class Outcome:
 
 @dataclass(slots=True)
 class Pool:
-    """How to run: `jobs` processes, `check` for conservation at every event, `partial` to keep finished runs in."""
+    """How to run: `jobs` processes, `check` for conservation at every event, `partial` to keep finished runs in.
+
+    compiled: False keeps to the policies' own code; compiled steps take a policy by the rule that it states.
+    """
 
     jobs: int = 1
     check: bool = False
     partial: Partial | None = None
     report: Callable[[Tally], None] = lambda tally: None
+    compiled: bool | None = None
     reused: int = field(default=0, init=False)
 
     def execute(self, runs: Sequence[Run]) -> list[RunResult]:
@@ -92,7 +96,7 @@ class Pool:
             self.report(tally)
 
         for run in (run for chunk in chunks for run in chunk):
-            outcomes.append(simulate(run, self.check, self.partial, count))
+            outcomes.append(simulate(run, self.check, self.partial, count, self.compiled))
             tally.runs += 1
             self.report(tally)
             if outcomes[-1].problems:
@@ -102,7 +106,7 @@ class Pool:
     def _spread(self, chunks: list[list[Run]], tally: Tally) -> list[Outcome]:
         context = multiprocessing.get_context("spawn")  # the same on every system, and safe beside threads
         shared = Shared(context)
-        start = (shared, self.check, self.partial, os.getpid())
+        start = (shared, self.check, self.partial, os.getpid(), self.compiled)
         outcomes: list[Outcome] = []
         with ProcessPoolExecutor(min(self.jobs, len(chunks)), context, _begin, start) as executor:
             try:
@@ -155,10 +159,12 @@ def _group(run: Run) -> str:
     return schedule_key(run.config, inputs.load(run.sources), run.replication) if frozen else str(run.index)
 
 
-def simulate(run: Run, check: bool, partial: Partial | None, count: Callable[[int, int], None]) -> Outcome:
+def simulate(
+    run: Run, check: bool, partial: Partial | None, count: Callable[[int, int], None], compiled: bool | None = None
+) -> Outcome:
     """One run. `count` is told steps as they are done, and at the end those that the run did not need."""
     if run.config.search is not None:
-        return _search(run, check, partial, count)
+        return _search(run, check, partial, count, compiled)
     from moesim.sim import simulate
 
     told = 0
@@ -170,7 +176,8 @@ def simulate(run: Run, check: bool, partial: Partial | None, count: Callable[[in
 
     config = inputs.located(run.config, run.sources.base)
     try:
-        result = simulate(config, inputs.load(run.sources), run.replication, check=check, progress=progress)
+        loaded = inputs.load(run.sources)
+        result = simulate(config, loaded, run.replication, check=check, progress=progress, compiled=compiled)
     except InputError as error:
         return Outcome(run.index, None, error.problems)
     done = len(next(iter(result.steps.values()), ()))
@@ -186,7 +193,9 @@ def most_steps(run: Run) -> int:
     return config.steps * (search.most_probes(config.search) if config.search is not None else 1)
 
 
-def _search(run: Run, check: bool, partial: Partial | None, count: Callable[[int, int], None]) -> Outcome:
+def _search(
+    run: Run, check: bool, partial: Partial | None, count: Callable[[int, int], None], compiled: bool | None
+) -> Outcome:
     """A run with a search: a run for each load that it tries, each kept like any other."""
     tried = 0
 
@@ -197,7 +206,7 @@ def _search(run: Run, check: bool, partial: Partial | None, count: Callable[[int
         if partial is not None and (earlier := partial.get(run_key(probe))) is not None:
             count(0, config.steps)
             return earlier
-        outcome = simulate(probe, check, partial, count)
+        outcome = simulate(probe, check, partial, count, compiled)
         if outcome.result is None:
             raise InputError(outcome.problems)
         return outcome.result
@@ -212,7 +221,7 @@ def _search(run: Run, check: bool, partial: Partial | None, count: Callable[[int
     return Outcome(run.index, result)
 
 
-_worker: tuple[Shared, bool, Partial | None, int]
+_worker: tuple[Shared, bool, Partial | None, int, bool | None]
 
 
 def _begin(*start: Any) -> None:
@@ -223,7 +232,7 @@ def _begin(*start: Any) -> None:
 
 
 def _work(chunk: list[Run]) -> list[Outcome]:
-    shared, check, partial, parent = _worker
+    shared, check, partial, parent, compiled = _worker
 
     def count(steps: int, done_steps: int) -> None:
         shared.add(0, steps, done_steps)
@@ -232,7 +241,7 @@ def _work(chunk: list[Run]) -> list[Outcome]:
 
     outcomes = []
     for run in chunk:
-        outcomes.append(simulate(run, check, partial, count))
+        outcomes.append(simulate(run, check, partial, count, compiled))
         shared.add(1, 0, 0)
         if outcomes[-1].problems:
             break

@@ -128,7 +128,15 @@ def _document(path: Path) -> Node:
     if not path.is_file():
         text = "no such file; a regression file was expected (moesim regress --init EXPERIMENT writes one)"
         raise InputError(Problem(str(path), text))
-    return read_document(path)
+    try:
+        root = read_document(path)
+    except InputError as error:
+        told = (Problem(p.place, p.text.replace("an experiment is", "a regression file is")) for p in error.problems)
+        raise InputError(told) from None
+    if "experiments" not in root.value and {"trace", "memory", "traffic"} & root.value.keys():
+        text = "is an experiment file; moesim regress --init makes a regression file of it"
+        raise InputError(Problem(str(path), text))
+    return root
 
 
 def _override(changes: Node, problems: list[Problem]) -> Node | None:

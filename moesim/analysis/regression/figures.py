@@ -48,8 +48,6 @@ def overview(verdict: Verdict) -> Figure | None:
     everyone = [*dict.fromkeys(verdict.now.runs[name].point for name in verdict.compared)]
     names = [words.short(point, everyone) for point in points]
     metrics, constant = _shown(verdict)
-    if not metrics:
-        return None
     columns = min(len(metrics), BESIDE)
     rows = math.ceil(len(metrics) / columns)
     room = LETTER * max(map(len, names))
@@ -74,7 +72,7 @@ def overview(verdict: Verdict) -> Figure | None:
 
 
 def _shown(verdict: Verdict) -> tuple[list[str], dict[str, Number]]:
-    """Metrics that have a panel, and those that have one value in all runs, as they had."""
+    """Metrics that have a panel, and those that have one value in all runs, as they had; all, where all are such."""
     assert verdict.now
     changed, panels, constant = verdict.changed(), [], {}
     for metric in verdict.metrics:
@@ -83,7 +81,7 @@ def _shown(verdict: Verdict) -> tuple[list[str], dict[str, Number]]:
             panels.append(metric)
         else:
             constant[metric] = values[0]
-    return panels, constant
+    return (panels, constant) if panels else (verdict.metrics, {})
 
 
 def _points(verdict: Verdict) -> tuple[list[str], bool]:

@@ -92,8 +92,12 @@ def _section(title: str, name: str, *content: Html) -> Html:
 
 def _head(verdicts: Sequence[Verdict], asked: Asked) -> Html:
     passed = _passed(verdicts)
-    note = "Every number is what it was when somebody looked at it last." if passed else (
-        "The same experiments, run with the program as it is now, give other numbers than those that were committed."
+    note = (
+        "Every number is what it was when somebody looked at it last."
+        if passed
+        else (
+            "The same experiments, run with the program as it is now, give other numbers than were committed."
+        )
     )
     return tag(
         "header",

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from moesim.analysis import drawing
+from moesim.analysis.layout import DOT
 from moesim.analysis.regression import words
 from moesim.analysis.regression.numbers import Change, Number, Verdict
 from moesim.analysis.regression.rules import meaning
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MORE, LESS, SAME, BEFORE = "#D55E00", "#0072B2", "#999999", "#444444"
-MOST_POINTS, MOST_CHANGES, BESIDE = 40, 24, 5
+MOST_POINTS, MOST_CHANGES, BESIDE = 60, 24, 5
 LETTER = 0.075  # inches of a letter of a name
 LOOKS: dict[str, dict[str, Any]] = {
     "as its baseline": {"marker": "o", "color": SAME, "markersize": 3.5},
@@ -62,13 +63,14 @@ def overview(verdict: Verdict) -> Figure | None:
         _title(panel, metric, len(changed.get(metric, ())))
     panels[0, 0].set_yticks(range(len(points)), names, fontsize=7)
     panels[0, 0].set_ylim(len(points) - 0.4, -0.6)
-    some = f", {len(points)} of {len(everyone)} configurations (all that changed come first)" if left_out else ""
-    title = f"{verdict.name}: every metric of every run{some}"
+    some = f", {len(points)} of {len(everyone)} configurations (those that changed, and others)" if left_out else ""
+    title = f"{_estimated(verdict, metrics)}{verdict.name}: every metric of every run{some}"
     told = [f"{len(verdict.changes):,} numbers changed" if verdict.changes else "nothing changed"]
     if constant:
         same = ", ".join(f"{metric} {words.number(value)}" for metric, value in constant.items())
         told.append(f"the same in every run, then and now: {same}")
-    return _finish(figure, title, "; ".join(told), f"A line a configuration, a panel a metric; {'; '.join(told)}")
+    caption = f"A line a configuration, a panel a metric; {'; '.join(told)}"
+    return _finish(figure, title, "; ".join(told), caption)
 
 
 def _shown(verdict: Verdict) -> tuple[list[str], dict[str, Number]]:
@@ -162,7 +164,14 @@ def closeup(verdict: Verdict, metric: str, changes: Sequence[Change]) -> Figure:
     some = f", the {len(shown)} largest of {len(changes)} changes" if len(shown) < len(changes) else ""
     told = f"{metric} {words.of_metric(verdict, metric, changes)}"
     caption = f"Left: baseline and now; right: the change{some}"
-    return _finish(figure, f"{verdict.name}: {meaning(metric)}{some}", told, caption)
+    title = f"{_estimated(verdict, [metric])}{verdict.name}: {meaning(metric)}{some}"
+    return _finish(figure, title, told, caption)
+
+
+def _estimated(verdict: Verdict, metrics: Sequence[str]) -> str:
+    """Said before anything else where a time that is drawn follows from costs that nobody measured."""
+    timed = any(metric.endswith("_ns") or metric.startswith("ns_") for metric in metrics)
+    return f"ESTIMATED times{DOT}" if timed and any("ESTIMATED" in label for label in verdict.labels) else ""
 
 
 def _bars(panel: Axes, shown: Sequence[Change], numbers: Sequence[str]) -> None:

@@ -155,17 +155,17 @@ def _experiment(verdict: Verdict, drawn: Mapping[str, Html]) -> list[Html]:
     notes = [tag("ul", *(tag("li", _nice(line)) for line in words.notes_of(verdict)))] if verdict.notes else []
     failed = [tag("pre", tag("code", verdict.trace))] if verdict.trace else []
     parts = [*about, *notes, *failed]
+    if verdict.passed and verdict.compared:
+        size = f"{len(verdict.compared):,} runs, {len(verdict.metrics)} metrics"
+        parts.append(tag("p", f"{size}: all as their baselines."))
+    if (whole := drawn.get("")) is not None:
+        summary = tag("summary", "Every metric of every run")
+        parts.append(tag("details", summary, whole, open=bool(verdict.changes)))
     for metric, changes in verdict.changed().items():
         told = tag("p", tag("code", metric), " ", _nice(words.of_metric(verdict, metric, changes)), ".")
         parts += [tag("h3", metric), tag("p", _sentence(meaning(metric))), told, drawn.get(metric, Html())]
         parts.append(_numbers(verdict, metric, changes))
-    whole = drawn.get("")
-    if whole is None:
-        return parts
-    if verdict.passed:
-        said = f"{len(verdict.compared):,} runs, {len(verdict.metrics)} metrics: all as their baselines."
-        parts.append(tag("p", said))
-    return [*parts, tag("details", tag("summary", "Every metric of every run"), whole, open=bool(verdict.changes))]
+    return parts
 
 
 def _nice(text: str) -> str:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from moesim.commands import cache, policies, report, trace
-from moesim.commands.terminal import JSON, bad_input, dump
+from moesim.commands import cache, policies, regress, report, trace
+from moesim.commands.terminal import JSON, bad_input, cpus, dump, stopping
 
 if TYPE_CHECKING:
     from moesim.results import Results
@@ -96,31 +93,6 @@ def run(
         print(dump({"experiments": [results.document() for results in done]}))
 
 
-@contextmanager
-def stopping() -> Iterator[None]:
-    """Ctrl-C and broken workers end the command with a line, not with a traceback."""
-    from concurrent.futures.process import BrokenProcessPool
-
-    try:
-        yield
-    except KeyboardInterrupt:
-        print("moesim: stopped; the same command goes on from the runs that are done", file=sys.stderr)
-        raise typer.Exit(130) from None
-    except BrokenProcessPool:
-        text = (
-            "a worker process was ended from outside (out of memory?); try --jobs 1. The same command goes on from here"
-        )
-        print(f"moesim: {text}", file=sys.stderr)
-        raise typer.Exit(1) from None
-
-
-def cpus() -> int:
-    """Processors that this process may use."""
-    import os
-
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def planned(jobs: list[Job], as_json: bool) -> str:
     """What would run, as text or as JSON."""
     if as_json:
@@ -166,13 +138,21 @@ def show(results: Results) -> None:
 @app.command()
 def schema(
     markdown: Annotated[bool, typer.Option("--markdown", help="As a page to read (docs/experiment-file.md).")] = False,
+    regression: Annotated[bool, typer.Option("--regression", help="Of a regression file (moesim regress).")] = False,
 ) -> None:
     """The JSON schema of an experiment file, for editors."""
+    if markdown and regression:
+        raise typer.BadParameter("--markdown is a page of the experiment file's schema only")
     if markdown:
         from moesim.manual import experiment
         from moesim.manual.pages import linked
 
         print(linked(experiment.page()), end="")
+        return
+    if regression:
+        from moesim.regression.file import regression_schema
+
+        print(dump(regression_schema()))
         return
     from moesim.schema import experiment_schema
 
@@ -181,6 +161,7 @@ def schema(
 
 app.command()(cache.cache)
 app.command()(report.report)
+app.command()(regress.regress)
 trace_app.command()(trace.info)
 trace_app.command()(trace.stats)
 trace_app.command("import")(trace.import_trace)

@@ -251,8 +251,13 @@ def located(config: RunConfig, base: str) -> RunConfig:
 
 
 def digests(inputs: Inputs) -> dict[str, str]:
-    """sha256 of what the inputs hold: trace, model, costs, link, and arrivals where there are some."""
-    shape = hashlib.sha256(inputs.shape.model_dump_json().encode()).hexdigest()
+    """sha256 of what the inputs hold: trace, model, costs, link, and arrivals where there are some.
+
+    Of the model's shape it is of what decides results: not its source, and no key that is as where it is not given, so
+    that a key that is new to shapes changes the digest of none.
+    """
+    sizes = inputs.shape.model_dump_json(exclude={"source"}, exclude_defaults=True)
+    shape = hashlib.sha256(sizes.encode()).hexdigest()
     return {
         "trace": inputs.trace.digest,
         "model": shape,

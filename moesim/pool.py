@@ -8,7 +8,7 @@ import os
 import signal
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from moesim import inputs, search
@@ -46,11 +46,21 @@ class Outcome:
     problems: tuple[Problem, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How each run is simulated, beside what its experiment says: the words of `moesim.sim.simulate`."""
+
+    check: bool = False
+    transfers: bool = False
+    compiled: bool | None = None
+
+
 @dataclass(slots=True)
 class Pool:
     """How to run: `jobs` processes, `check` for conservation at every event, `partial` to keep finished runs in.
 
-    `transfers`: keep a row per copy on the link.
+    `transfers`: keep a row per copy on the link. `compiled`: False keeps to the policies' own code;
+    compiled steps take a policy by the rule that it states.
     """
 
     jobs: int = 1
@@ -58,6 +68,7 @@ class Pool:
     partial: Partial | None = None
     report: Callable[[Tally], None] = lambda tally: None
     transfers: bool = False
+    compiled: bool | None = None
     reused: int = field(default=0, init=False)
 
     def execute(self, runs: Sequence[Run]) -> list[RunResult]:
@@ -81,6 +92,9 @@ class Pool:
         found |= {outcome.index: outcome.result for outcome in outcomes if outcome.result is not None}
         return [found[run.index] for run in runs]
 
+    def _manner(self) -> Manner:
+        return Manner(self.check, self.transfers, self.compiled)
+
     def _recall(self, runs: Sequence[Run]) -> dict[int, RunResult]:
         if self.partial is None or not self.partial.folder.is_dir():
             return {}
@@ -96,7 +110,7 @@ class Pool:
             self.report(tally)
 
         for run in (run for chunk in chunks for run in chunk):
-            outcomes.append(simulate(run, self.check, self.partial, count, self.transfers))
+            outcomes.append(simulate(run, self._manner(), self.partial, count))
             tally.runs += 1
             self.report(tally)
             if outcomes[-1].problems:
@@ -106,7 +120,7 @@ class Pool:
     def _spread(self, chunks: list[list[Run]], tally: Tally) -> list[Outcome]:
         context = multiprocessing.get_context("spawn")  # the same on every system, and safe beside threads
         shared = Shared(context)
-        start = (shared, self.check, self.partial, os.getpid(), self.transfers)
+        start = (shared, self._manner(), self.partial, os.getpid())
         outcomes: list[Outcome] = []
         with ProcessPoolExecutor(min(self.jobs, len(chunks)), context, _begin, start) as executor:
             try:
@@ -165,11 +179,11 @@ def _will_do(result: RunResult | None, transfers: bool) -> TypeGuard[RunResult]:
 
 
 def simulate(
-    run: Run, check: bool, partial: Partial | None, count: Callable[[int, int], None], transfers: bool = False
+    run: Run, manner: Manner, partial: Partial | None, count: Callable[[int, int], None]
 ) -> Outcome:
     """One run. `count` is told steps as they are done, and at the end those that the run did not need."""
     if run.config.search is not None:
-        return _search(run, check, partial, count, transfers)
+        return _search(run, manner, partial, count)
     from moesim.sim import simulate
 
     told = 0
@@ -182,7 +196,7 @@ def simulate(
     config = inputs.located(run.config, run.sources.base)
     try:
         loaded = inputs.load(run.sources)
-        result = simulate(config, loaded, run.replication, check=check, progress=progress, transfers=transfers)
+        result = simulate(config, loaded, run.replication, progress=progress, **asdict(manner))
     except InputError as error:
         return Outcome(run.index, None, error.problems)
     done = len(next(iter(result.steps.values()), ()))
@@ -199,7 +213,7 @@ def most_steps(run: Run) -> int:
 
 
 def _search(
-    run: Run, check: bool, partial: Partial | None, count: Callable[[int, int], None], transfers: bool
+    run: Run, manner: Manner, partial: Partial | None, count: Callable[[int, int], None]
 ) -> Outcome:
     """A run with a search: a run for each load that it tries, each kept like any other."""
     tried = 0
@@ -209,10 +223,10 @@ def _search(
         probe = replace(run, config=config)
         tried += config.steps
         earlier = partial.get(run_key(probe)) if partial is not None else None
-        if _will_do(earlier, transfers):
+        if _will_do(earlier, manner.transfers):
             count(0, config.steps)
             return earlier
-        outcome = simulate(probe, check, partial, count, transfers)
+        outcome = simulate(probe, manner, partial, count)
         if outcome.result is None:
             raise InputError(outcome.problems)
         return outcome.result
@@ -227,7 +241,7 @@ def _search(
     return Outcome(run.index, result)
 
 
-_worker: tuple[Shared, bool, Partial | None, int, bool]
+_worker: tuple[Shared, Manner, Partial | None, int]
 
 
 def _begin(*start: Any) -> None:
@@ -238,7 +252,7 @@ def _begin(*start: Any) -> None:
 
 
 def _work(chunk: list[Run]) -> list[Outcome]:
-    shared, check, partial, parent, transfers = _worker
+    shared, manner, partial, parent = _worker
 
     def count(steps: int, done_steps: int) -> None:
         shared.add(0, steps, done_steps)
@@ -247,7 +261,7 @@ def _work(chunk: list[Run]) -> list[Outcome]:
 
     outcomes = []
     for run in chunk:
-        outcomes.append(simulate(run, check, partial, count, transfers))
+        outcomes.append(simulate(run, manner, partial, count))
         shared.add(1, 0, 0)
         if outcomes[-1].problems:
             break

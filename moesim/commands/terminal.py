@@ -38,6 +38,30 @@ def message(error: InputError) -> str:
     return "\n".join([head, *(f"  {problem}" for problem in error.problems)])
 
 
+@contextmanager
+def stopping(resumes: bool = True) -> Iterator[None]:
+    """Ctrl-C and broken workers end the command with a line, not with a traceback."""
+    from concurrent.futures.process import BrokenProcessPool
+
+    try:
+        yield
+    except KeyboardInterrupt:
+        after = "the same command goes on from the runs that are done" if resumes else "nothing was written"
+        print(f"moesim: stopped; {after}", file=sys.stderr)
+        raise typer.Exit(130) from None
+    except BrokenProcessPool:
+        text = "a worker process was ended from outside (out of memory?); try --jobs 1"
+        print(f"moesim: {text}{'. The same command goes on from here' * resumes}", file=sys.stderr)
+        raise typer.Exit(1) from None
+
+
+def cpus() -> int:
+    """Processors that this process may use."""
+    import os
+
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 class Gather:
     """Tries several things and raises their mistakes together."""
 

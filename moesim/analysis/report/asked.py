@@ -88,7 +88,7 @@ def facts(configurations: Sequence[Configuration], points: Sequence[Mapping[str,
         "replications": _distinct(f"{e['replications']}, seed {e['seed']}" for e in experiments),
     }
     pairs = [
-        join(tag("dt", name), *(tag("dd", *_labelled(_shorn(name, value))) for value in values))
+        join(tag("dt", name), *(tag("dd", *labelled(_shorn(name, value))) for value in values))
         for name, values in terms.items()
         if values
     ]
@@ -108,7 +108,7 @@ def _shorn(name: str, value: str) -> str:
     return re.sub(rf"^({re.escape(name)}|routing): ", "", value)
 
 
-def _labelled(value: str) -> Sequence[str]:
+def labelled(value: str) -> Sequence[str]:
     """MEASURED and ESTIMATED as badges."""
     parts = re.split(r"\b(MEASURED|ESTIMATED)\b", value)
     return [tag("strong", p, class_=f"label {p.lower()}") if p in ("MEASURED", "ESTIMATED") else p for p in parts if p]

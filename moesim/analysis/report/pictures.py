@@ -68,10 +68,11 @@ def _drawn(figures: Iterator[tuple[str, Figure | None, str]], titled: bool = Fal
     with matplotlib.rc_context(STYLE):
         for name, figure, _ in figures:
             if figure is not None:
-                yield _picture(name, figure, titled)
+                yield picture(name, figure, titled)
 
 
-def _picture(name: str, figure: Figure, titled: bool) -> Html:
+def picture(name: str, figure: Figure, titled: bool) -> Html:
+    """A figure with its caption; what it says of itself in its label is the caption, in place of titles and notes."""
     title, _, below = str(figure.get_label()).partition("\n")
     figure.suptitle("", in_layout=False)
     figure.supxlabel("", in_layout=False)

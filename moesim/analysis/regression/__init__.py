@@ -1,0 +1,1 @@
+"""What `moesim regress` says: numbers held against baselines, in words, figures and a page (docs/regress.md)."""

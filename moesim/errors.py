@@ -25,6 +25,12 @@ class InputError(ValueError):
         self.problems = (problems,) if isinstance(problems, Problem) else tuple(problems)
         super().__init__("\n".join(map(str, self.problems)))
 
+    def _render_traceback_(self) -> list[str]:
+        """What IPython and Jupyter show: what is wrong with the input, and not where in moesim that was noticed."""
+        count = len(self.problems)
+        head = f"InputError: {count} mistakes" if count != 1 else "InputError:"
+        return [head, *(f"  {problem}" for problem in self.problems)]
+
 
 def unknown(what: str, value: object, known: Iterable[str]) -> str:
     """Text of a wrong name: what exists, and the nearest of it."""

@@ -21,7 +21,10 @@ from moesim.errors import InputError, Problem
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.figure import Figure
 
+    from moesim.analysis.axes import Plots
+    from moesim.analysis.configurations import Configuration
     from moesim.experiment import RunConfig
     from moesim.plan import Plan, Run
     from moesim.sim import RunResult
@@ -33,7 +36,13 @@ MARK = "# moesim results: every point of the experiment as it ran, and the sha25
 
 
 class Results:
-    """A results folder. Tables are read when first asked for; each is a pandas DataFrame."""
+    """A results folder. Tables are read when first asked for; each is a pandas DataFrame.
+
+    `runs`, `means()` and `latencies` are tidy, in ms and MB, with labels as columns; `summary`, `requests`, `steps` and
+    `tokens` are the files as they were written, in ns and bytes. `plot` draws, `where` chooses (docs/python.md).
+    """
+
+    _only: frozenset[int] | None = None  # numbers of the runs that `where` has left
 
     def __init__(self, folder: Path | str) -> None:
         self.folder = Path(folder)
@@ -49,17 +58,106 @@ class Results:
         return cls(folder)
 
     def __repr__(self) -> str:
-        return f"Results({str(self.folder)!r})"
+        if self._only is None:
+            return f"Results({str(self.folder)!r})"
+        return f"Results({str(self.folder)!r}).where(...) with {len(self._only)} runs"
+
+    def _repr_html_(self) -> str:
+        from moesim.analysis.report.card import of_results
+
+        return of_results(self)
 
     @cached_property
     def summary(self) -> pd.DataFrame:
-        """A row per run; times in ns, sizes in bytes (docs: the columns)."""
+        """A row per run; times in ns, sizes in bytes (docs/results.md: the columns)."""
+        found = self._all_runs
+        return found if self._only is None else found[found["run"].isin(self._only)]
+
+    @cached_property
+    def _all_runs(self) -> pd.DataFrame:
         return summary.read_csv((self.folder / SUMMARY).read_text(encoding="utf-8"))
 
     @cached_property
     def requests(self) -> pd.DataFrame:
         """A row per request of every run, with its latencies; times in ns, -1 where it did not happen."""
         return self._table("requests")
+
+    # -- tidy: labels as columns, units in the names
+
+    @cached_property
+    def runs(self) -> pd.DataFrame:
+        """A row per run: its labels (policy, scope, sizes, axes ...), then counters and metrics.
+
+        Times are in ms, sizes in MB (10^6 bytes) or GB, shares between 0 and 1: what is `ttft_p50_ns` and
+        `moved_bytes_per_output_token` in `summary` is `ttft_p50_ms` and `moved_mb_per_output_token` here.
+        """
+        from moesim.analysis import frames
+
+        return frames.runs(self.summary, self.shown_configurations())
+
+    @cached_property
+    def latencies(self) -> pd.DataFrame:
+        """A row per measured request that was answered: labels, lengths in tokens, latencies in ms."""
+        from moesim.analysis import frames
+
+        return frames.requests(self.requests, self.shown_configurations())
+
+    def means(self, *metrics: str) -> pd.DataFrame:
+        """A row per configuration and metric: the labels that differ, mean, low and high of the 95 % interval, unit.
+
+        metrics: by default "time" and "misses"; names are those of `moesim.compare`. Raises InputError for others.
+        """
+        from moesim.analysis import frames
+
+        return frames.means(self.shown_configurations(), self.configurations, metrics or ("time", "misses"))
+
+    def where(self, **labels: Any) -> Results:
+        """The configurations whose labels have these values, or one of these: `where(case="x", scope="global")`.
+
+        `__` stands for a dot: `where(traffic__rate=[2, 4])`. Baselines and oracles stay those of all the results, so
+        that a difference does not change with what is shown. Raises InputError with every mistake.
+        """
+        from moesim.analysis import frames
+
+        kept = frames.chosen(self.shown_configurations(), labels)
+        found = type(self)(self.folder)
+        found.__dict__ |= {name: vars(self)[name] for name in ("_all_runs", "configurations") if name in vars(self)}
+        found._only = frozenset(int(run) for c in kept for run in c.runs["run"])
+        return found
+
+    @property
+    def plot(self) -> Plots:
+        """Plots on matplotlib axes: `plot()`, `plot.policies()`, `plot.against(x)`, `plot.difference(x)`, `plot.gap()`,
+        `plot.parts()`, `plot.requests()`; each takes `ax` and returns it."""
+        from moesim.analysis.axes import Plots
+
+        return Plots(self)
+
+    def figures(self) -> dict[str, Figure]:
+        """The figures that a run writes, by the names of their files: several panels each, with notes."""
+        from moesim.analysis.plots import all_figures
+
+        return all_figures(self.summary)
+
+    @cached_property
+    def configurations(self) -> list[Configuration]:
+        """The runs by point of the grid, those of its replications together; also those that `where` has left out."""
+        from moesim.analysis.configurations import read
+
+        return read(self._all_runs)
+
+    def shown_configurations(self) -> list[Configuration]:
+        """The configurations that `where` has left; all of them where it was not called."""
+        if self._only is None:
+            return self.configurations
+        return [c for c in self.configurations if int(c.runs["run"].iloc[0]) in self._only]
+
+    @property
+    def partial(self) -> bool:
+        """Whether `where` has left some of the runs out."""
+        return self._only is not None
+
+    # -- the files as they were written
 
     @cached_property
     def steps(self) -> pd.DataFrame:
@@ -131,7 +229,8 @@ class Results:
         path = self.folder / f"{name}.parquet"
         if not path.is_file():
             raise InputError(Problem(str(path), f"was not saved; run again with --save {name}"))
-        return pd.read_parquet(path)
+        found = pd.read_parquet(path)
+        return found if self._only is None else found[found["run"].isin(self._only)]
 
     def document(self) -> dict[str, Any]:
         """What `--json` prints: name, folder, digests of the inputs, and the rows of the summary."""

@@ -29,14 +29,6 @@ def imported_by(code: str) -> set[str]:
     return {name.split(".")[0] for name in shown.stdout.split()}
 
 
-def test_public_names() -> None:
-    assert set(moesim.__all__) == {"InputError", "Results", "__version__", "load", "run"}
-    assert all(hasattr(moesim, name) for name in moesim.__all__)
-    assert dir(moesim) == sorted(moesim.__all__)
-    with pytest.raises(AttributeError, match="no attribute 'simulator'"):
-        _ = moesim.simulator  # type: ignore[attr-defined]
-
-
 def test_nothing_heavy_is_imported_before_it_is_needed() -> None:
     assert not HEAVY & imported_by("import moesim")
     assert not HEAVY & imported_by("import moesim.cli")

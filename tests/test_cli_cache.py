@@ -88,8 +88,9 @@ def test_mistakes_of_all_options_and_traces_are_one_message(tmp_path: Path) -> N
     assert (done.exit_code, done.stdout) == (2, "")
     head, *lines = done.stderr.splitlines()
     assert [line.split(":")[0].strip() for line in lines] == [
+        *("--format", "--key-bytes"),
         *("--order", "--start", "--between", "--rank", "--scope", "--room", "--policies", "--sizes"),
-        *("--format", "--key-bytes", str(tmp_path / "a"), str(tmp_path / "b")),
+        *(str(tmp_path / "a"), str(tmp_path / "b")),
     ]
     assert head == "moesim: 12 mistakes in the input; nothing was written"
 

@@ -27,7 +27,7 @@ def curves(found: dict[str, Any]) -> Figure | None:
     columns, _ = columns_of(rows)
     scopes = [scope for scope in ("global", "layer") if any(c[1] == scope for c in columns)]
     figure, panels = panels_of(1, len(scopes), (4.4, 3.2), 1.8, sharey="all")
-    looks = _looks(rows)
+    looks = looks_of(rows)
     places, unit = _places(rows, found)
     for panel, scope in zip(panels[0], scopes, strict=True):
         for policy, _, room in (c for c in columns if c[1] == scope):
@@ -46,7 +46,8 @@ def curves(found: dict[str, Any]) -> Figure | None:
     return figure
 
 
-def _looks(rows: list[Row]) -> dict[str, dict[str, Any]]:
+def looks_of(rows: list[Row]) -> dict[str, dict[str, Any]]:
+    """How each policy is drawn."""
     known = {line[0]: look for line, look in palette.KNOWN.items() if line[1] == "history"} | OFFLINE
     spare = iter([*palette.OTHERS, *palette.KNOWN.values()] * 10)
     looks = {}

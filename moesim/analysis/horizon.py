@@ -97,10 +97,11 @@ def _scale(panels: np.ndarray, values: Sequence[float]) -> None:
     least = min(value for value in values if not math.isnan(value))
     if least < DEEP:
         for panel in panels.flat:
-            _bend(panel, least)
+            bend(panel, least)
 
 
-def _bend(panel: Axes, least: float) -> None:
+def bend(panel: Axes, least: float) -> None:
+    """Make the axis logarithmic below -100 %."""
     panel.set_yscale("symlog", linthresh=100, linscale=2)
     panel.set_ylim(least * 1.5, 125)
     ticks = [tick for tick in (-10000, -3000, -1000, -300, -100, -50, 0, 50, 100) if tick >= least * 1.5]

@@ -53,6 +53,14 @@ def save_all(results: Any, folder: Path | str, note: Callable[[str], object] | N
     return paths
 
 
+def all_figures(results: Any) -> dict[str, Figure]:
+    """The same figures by name, for a notebook. `results` is a summary or has one."""
+    import matplotlib
+
+    with matplotlib.rc_context(STYLE):
+        return {name: drawn for name, drawn, _ in _figures(read(summary_of(results))) if drawn is not None}
+
+
 def _figures(configurations: Sequence[Configuration]) -> Iterator[Drawn]:
     """Name, figure and what is missing when there is none, of every figure."""
     yield from over_loads(configurations)

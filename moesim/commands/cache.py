@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 
 from moesim.commands import source
 from moesim.commands.terminal import JSON, Gather, bad_input, dump
+from moesim.curves import POLICIES, SIZES
 
-if TYPE_CHECKING:
-    from moesim.replay import Capacity
-
-POLICIES = "random,fifo,lru,lfu,min"
-SIZES = "5%,10%,20%,30%,40%,50%,60%,80%"
-SCOPES, ROOMS = ("global", "layer"), ("strict", "event")
-CHOICES = {
-    "--order": ("event", "key"),
-    "--start": ("warm", "cold"),
-    "--between": ("keep", "reset"),
-    "--rank": ("first", "last"),
-}
+T = TypeVar("T")
+OPTIONS = ("policies", "sizes", "scope", "room", "order", "start", "between", "rank")
 
 
 def cache(
@@ -67,28 +59,19 @@ def cache(
     as_json: JSON = False,
 ) -> None:
     """How big a cache, and which policy? Replays routing without time: hits of every policy at every size."""
-    choices = {"--order": order, "--start": start, "--between": between, "--rank": rank}
     with bad_input():
         from moesim.analysis.cache_table import render
-        from moesim.replay import Settings, players, replay
-        from moesim.replay.document import document
-        from moesim.trace.importers import read_any
+        from moesim.curves import cache as replayed
 
         gather = Gather()
-        gather(lambda: _check_choices(choices))
-        scopes = gather(lambda: _several("--scope", scope, SCOPES))
-        rooms = gather(lambda: _several("--room", room, ROOMS))
-        who = gather(lambda: players(policies or [POLICIES]))
-        how_much = gather(lambda: _capacities(sizes or SIZES))
         chosen = gather(lambda: source.options(form, "", router, layers, experts, k, key_bytes, prompt_tokens))
-        found = {str(file): gather(lambda file=file: read_any(file, chosen)) for file in traces}  # type: ignore[misc]
+        given: dict[str, Any] = {"order": order, "start": start, "between": between, "rank": rank}
+        given |= {"scope": scope, "room": room, "bypass": bypass, "sequences": sequences, "seed": seed}
+        given |= {"policies": policies or POLICIES, "sizes": sizes, "options": chosen}
+        curves = gather(lambda: _as_options(lambda: replayed({str(file): file for file in traces}, **given)))
         gather.check()
-        settings = Settings(scopes, rooms, order, start, between, sequences, seed, bypass, rank)  # type: ignore[arg-type]
-        documents = []
-        for name, trace in found.items():
-            assert trace and who and how_much
-            fitting = how_much if sizes else settings.fitting(trace.meta, how_much)
-            documents.append(document(name, trace, settings, replay(trace, who, fitting, settings)))
+        assert curves is not None
+        documents = curves.documents
         text = "\n".join(render(one) for one in documents)
         if out is not None:
             _write(out, documents, text)
@@ -100,41 +83,15 @@ def cache(
         print(f"\nFiles: {out}")
 
 
-def _check_choices(given: dict[str, str]) -> None:
-    from moesim.errors import InputError, Problem, unknown
-
-    wrong = [
-        Problem(option, unknown("value", value, CHOICES[option]))
-        for option, value in given.items()
-        if value not in CHOICES[option]
-    ]
-    if wrong:
-        raise InputError(wrong)
-
-
-def _several(option: str, text: str, known: tuple[str, ...]) -> tuple[str, ...]:
-    """Names between commas, of those that are known."""
-    from moesim.errors import InputError, Problem, unknown
-
-    names = tuple(dict.fromkeys(name.strip() for name in text.split(",")))
-    if wrong := [Problem(option, unknown("value", name, known)) for name in names if name not in known]:
-        raise InputError(wrong)
-    return names
-
-
-def _capacities(text: str) -> list[Capacity]:
+def _as_options(make: Callable[[], T]) -> T:
+    """What `make` gives; its mistakes are named as the options of this command are."""
     from moesim.errors import InputError, Problem
-    from moesim.replay import Capacity
 
-    found, problems = [], []
-    for part in text.split(","):
-        try:
-            found.append(Capacity.parse(part))
-        except ValueError as error:
-            problems.append(Problem("--sizes", str(error)))
-    if problems:
-        raise InputError(problems)
-    return list(dict.fromkeys(found))
+    try:
+        return make()
+    except InputError as error:
+        named = (Problem(f"--{p.place}" if p.place in OPTIONS else p.place, p.text) for p in error.problems)
+        raise InputError(named) from None
 
 
 def _write(folder: Path, documents: list[dict[str, Any]], text: str) -> None:

@@ -37,7 +37,7 @@ def head(points: Sequence[Mapping[str, Any]], record: Mapping[str, Any], runs: i
     """Name, question, how much of it there is, and the command."""
     experiment = points[0]["experiment"]
     question = experiment.get("question")
-    amount = [_several(len(points), "configuration"), _several(runs, "run")]
+    amount = [several(len(points), "configuration"), several(runs, "run")]
     given = command(record)
     return tag(
         "header",
@@ -49,7 +49,7 @@ def head(points: Sequence[Mapping[str, Any]], record: Mapping[str, Any], runs: i
     )
 
 
-def _several(count: int, what: str) -> str:
+def several(count: int, what: str) -> str:
     return f"{count:,} {what}{'s' * (count != 1)}"
 
 

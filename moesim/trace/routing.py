@@ -11,25 +11,23 @@ import hashlib
 import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from pydantic import ValidationError
 
 from moesim.errors import InputError, Problem
-from moesim.files import write_aside
 from moesim.trace.check import column_problems, trace_problems
 from moesim.trace.meta import FORMAT, VERSION, PromptSource, RoutingMeta
+from moesim.trace.writing import KEY, write_routing
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 __all__ = ["PromptSource", "RoutingMeta", "RoutingTrace", "read_routing", "write_routing"]
 
-KEY = b"moesim"
 DISTANCES = (1, 2, 3)
 EXPECTED = "expected a moesim routing trace: Parquet with the metadata key 'moesim'"
-PHASES = ("prompt", "output")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,18 +72,6 @@ class RoutingTrace:
         return self.lengths - self.prompt_tokens
 
 
-def write_routing(path: Path | str, trace: RoutingTrace) -> None:
-    """Write `trace` as Parquet (zstd). Raises InputError with every inconsistency; nothing is written then."""
-    import pyarrow.parquet as pq
-
-    problems = trace_problems(trace, str(path))
-    if problems:
-        raise InputError(problems)
-    table = _table(trace)
-    with write_aside(path) as aside:
-        pq.write_table(table, aside, compression="zstd", compression_level=12)
-
-
 def read_routing(path: Path | str) -> RoutingTrace:
     """Read a routing trace. Raises InputError where the file is missing, truncated, foreign or inconsistent."""
     path = Path(path)
@@ -100,46 +86,6 @@ def read_routing(path: Path | str) -> RoutingTrace:
     if problems:
         raise InputError(problems)
     return trace
-
-
-# ---- writing
-
-
-def _table(trace: RoutingTrace) -> pa.Table:
-    import pyarrow as pa
-
-    lengths = trace.lengths
-    sequence = np.repeat(np.arange(trace.sequences, dtype=np.int32), lengths)
-    position = (np.arange(trace.tokens) - np.repeat(trace.offsets[:-1], lengths)).astype(np.int32)
-    output = (position >= np.repeat(trace.prompt_tokens, lengths)).astype(np.int8)
-    names = sorted(set(trace.domains))
-    domain = np.repeat(np.array([names.index(name) for name in trace.domains], dtype=np.int32), lengths)
-    columns: dict[str, Any] = {
-        "sequence": sequence,
-        "position": position,
-        "phase": pa.DictionaryArray.from_arrays(output, list(PHASES)),
-        "domain": pa.DictionaryArray.from_arrays(domain, names),
-        "experts": _lists(trace.experts, np.int16),
-        "weights": _lists(trace.weights, np.float16),
-    }
-    if trace.top_experts is not None and trace.top_weights is not None:
-        columns |= {
-            "top_experts": _lists(trace.top_experts, np.int16),
-            "top_weights": _lists(trace.top_weights, np.float16),
-        }
-    for distance, chosen in sorted(trace.predicted.items()):
-        columns[f"predicted_{distance}"] = _lists(chosen, np.int16)
-        if distance in trace.predicted_weights:
-            columns[f"predicted_{distance}_weights"] = _lists(trace.predicted_weights[distance], np.float16)
-    document = json.dumps(trace.meta.model_dump(mode="json"), ensure_ascii=False)
-    return pa.table(columns).replace_schema_metadata({KEY: document.encode()})
-
-
-def _lists(values: np.ndarray, dtype: type) -> pa.Array:
-    import pyarrow as pa
-
-    flat: np.ndarray = np.ascontiguousarray(values, dtype=dtype).reshape(-1)
-    return pa.FixedSizeListArray.from_arrays(pa.array(flat), int(np.prod(values.shape[1:])))
 
 
 # ---- reading

@@ -161,14 +161,13 @@ class Pieces:
         return (self._one_by_one if batch.padding is None else self._padded)(batch, queries, keys, values)
 
     def _one_by_one(self, batch: Batch, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        # The heads that share keys are rows of one query: three times as fast as telling the product of them.
+        asked = queries.view(len(batch.decodes), 1, self.form.kv_heads, -1, self.form.kv_dim)
         found = [
-            F.scaled_dot_product_attention(
-                query[None, :, None], keys[slot, :, : at + 1][None], values[slot, :, : at + 1][None],
-                enable_gqa=self.form.grouped,
-            )
-            for query, (slot, at) in zip(queries, batch.decodes, strict=True)
-        ]  # fmt: skip
-        return torch.cat(found).flatten(1)
+            F.scaled_dot_product_attention(query, keys[slot, :, : at + 1][None], values[slot, :, : at + 1][None])
+            for query, (slot, at) in zip(asked, batch.decodes, strict=True)
+        ]
+        return torch.cat(found).view(len(batch.decodes), -1)
 
     def _padded(self, batch: Batch, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         assert batch.padding is not None

@@ -65,8 +65,11 @@ class AttentionForm:
 
 
 def attention_form(shape: ModelShape) -> AttentionForm:
-    """As the shape has it. Latent attention (`kv_values`) is run absorbed: all heads over one compressed vector a token,
-    and as many weights in projections as the shape's `attention_parameters`."""
+    """As the shape has it.
+
+    Latent attention (`kv_values`) is run absorbed: all heads over one compressed vector a token, and as many weights in
+    projections as the shape's `attention_parameters`.
+    """
     width = shape.heads * shape.head_dim
     if not shape.kv_values:
         return AttentionForm(shape.heads, shape.head_dim, shape.kv_heads, shape.head_dim, width, False)

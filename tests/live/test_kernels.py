@@ -16,8 +16,8 @@ CPU = torch.device("cpu")
 
 def shape(**changes) -> ModelShape:
     sizes = dict(
-        name="tiny", layers=2, d_model=16, expert_width=8, experts=4, top_k=2, heads=4, kv_heads=2, head_dim=4, vocab=32,
-        dense_bits=32, expert_bits=32, kv_bits=32,
+        name="tiny", layers=2, d_model=16, expert_width=8, experts=4, top_k=2, heads=4, kv_heads=2, head_dim=4,
+        vocab=32, dense_bits=32, expert_bits=32, kv_bits=32,
     )  # fmt: skip
     return ModelShape(**(sizes | changes))
 
@@ -34,11 +34,9 @@ def test_chunks_and_decodes_of_two_requests_are_the_whole_sequences(changes) -> 
     random = RandomWeights(model, CPU)
     weights, pieces = random.layer(gate=False), Pieces(model, 16, torch.float32, CPU)
     one, two = torch.randn(7, 16), torch.randn(5, 16)
-    whole = [
-        forward(pieces, weights, KVCache(model, 1, 1, 16, torch.float32, CPU), Batch([Prompt(0, len(x), 0, 0)], [], CPU), x)
-        for x in (one, two)
-    ]  # fmt: skip
-    cache = KVCache(model, 1, 3, 16, torch.float32, CPU)
+    empty = lambda slots: KVCache(model, 1, slots, 16, torch.float32, CPU)  # noqa: E731
+    whole = [forward(pieces, weights, empty(1), Batch([Prompt(0, len(x), 0, 0)], [], CPU), x) for x in (one, two)]
+    cache = empty(3)
     steps = [
         (Batch([Prompt(0, 4, 2, 0), Prompt(4, 3, 0, 0)], [], CPU), torch.cat([one[:4], two[:3]])),
         (Batch([Prompt(0, 2, 2, 4)], [(0, 3)], CPU), torch.cat([one[4:6], two[3:4]])),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from moesim.commands import cache, policies, report, trace
+from moesim.commands import cache, policies, profile, report, trace
 from moesim.commands.terminal import JSON, bad_input, dump
 
 if TYPE_CHECKING:
@@ -181,6 +181,7 @@ def schema(
 
 app.command()(cache.cache)
 app.command()(report.report)
+app.command()(profile.profile)
 trace_app.command()(trace.info)
 trace_app.command()(trace.stats)
 trace_app.command("import")(trace.import_trace)

@@ -150,11 +150,22 @@ class Pieces:
         """One request's new tokens over what stands before them and themselves; `seen` as in `Batch.ahead`."""
         end = prompt.start + prompt.tokens
         keys, values = keys[prompt.slot, :, :end][None], values[prompt.slot, :, :end][None]
+        if seen is not None and self.form.grouped:
+            return self._rows_of_heads(seen, queries, keys, values)
         asked = queries.transpose(0, 1)[None]
         found = F.scaled_dot_product_attention(
             asked, keys, values, attn_mask=seen, is_causal=seen is None, enable_gqa=self.form.grouped
         )
         return found[0].transpose(0, 1).reshape(prompt.tokens, -1)
+
+    def _rows_of_heads(self, seen: Tensor, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """Heads that share keys as rows of one query: no fast product takes both a mask and heads that share."""
+        form, tokens = self.form, queries.shape[0]
+        sharing = form.heads // form.kv_heads
+        asked = queries.view(tokens, form.kv_heads, sharing, -1).permute(1, 2, 0, 3)
+        asked = asked.reshape(1, form.kv_heads, sharing * tokens, -1)
+        found = F.scaled_dot_product_attention(asked, keys, values, attn_mask=seen.repeat(sharing, 1))
+        return found.view(form.heads, tokens, -1).transpose(0, 1).reshape(tokens, -1)
 
     def attend_decodes(self, batch: Batch, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """One new token of each request over its context: one by one on a CPU, padded to the longest elsewhere."""

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from moesim.errors import InputError, Problem
 from moesim.hardware.shape import ModelShape
 
+DRAWN = 999_983
 DTYPES = {16.0: torch.bfloat16, 32.0: torch.float32}
 
 
@@ -140,8 +141,17 @@ class StepWeights:
     dense: tuple[tuple[Tensor, Tensor, Tensor], ...]
 
 
+def repeat_normal(tensor: Tensor, random: torch.Generator | None = None) -> None:
+    """Fill a contiguous tensor with `DRAWN` normal numbers again and again: drawing each takes a minute for a layer of
+    a large model, and rows differ all the same, as the number is a prime."""
+    flat = tensor.view(-1)
+    drawn = torch.empty(min(DRAWN, len(flat)), dtype=tensor.dtype, device=tensor.device).normal_(generator=random)
+    for part in flat.split(DRAWN):
+        part.copy_(drawn[: len(part)])
+
+
 class RandomWeights:
-    """Random weights of a shape, reproducible on one device. Small enough that hidden states stay finite."""
+    """Random weights of a shape, reproducible on one device; as small as those of a model that starts to learn."""
 
     def __init__(self, shape: ModelShape, device: torch.device, seed: int = 0) -> None:
         self.shape, self.device, self.dtype = shape, device, dtype_of(shape)
@@ -149,8 +159,7 @@ class RandomWeights:
 
     def matrix(self, rows: int, columns: int) -> Tensor:
         """[rows, columns], normal, of deviation 1 / sqrt(columns)."""
-        made = torch.empty(rows, columns, dtype=self.dtype, device=self.device)
-        return made.normal_(0.0, columns**-0.5, generator=self._random)
+        return self._filled((rows, columns), columns**-0.5)
 
     def ones(self, size: int) -> Tensor:
         return torch.ones(size, dtype=self.dtype, device=self.device)
@@ -170,8 +179,12 @@ class RandomWeights:
     def experts(self, count: int) -> Tensor:
         """[count, weights of a key]: flat buffers of `count` experts."""
         form = ExpertForm.of(self.shape)
-        made = torch.empty(count, form.weights, dtype=self.dtype, device=self.device)
-        return made.normal_(0.0, self.shape.d_model**-0.5, generator=self._random)
+        return self._filled((count, form.weights), self.shape.d_model**-0.5)
+
+    def _filled(self, size: tuple[int, ...], deviation: float) -> Tensor:
+        made = torch.empty(size, dtype=self.dtype, device=self.device)
+        repeat_normal(made, self._random)
+        return made.mul_(deviation)
 
     def step(self) -> StepWeights:
         shape = self.shape

@@ -38,8 +38,8 @@ class Buffers:
 
     @classmethod
     def of(cls, device: torch.device, largest: int, room: Room) -> Buffers:
-        """`largest` bytes on each side, and what makes a cache forget them, as far as memory allows."""
-        size = max(largest, min(room.flush, room.most // 8))
+        """Twice `largest` bytes on each side, and what makes a cache forget them, as far as memory allows."""
+        size = max(2 * largest, min(room.flush, room.most // 8))
         pageable = torch.ones(size, dtype=torch.uint8)
         host = pageable.pin_memory() if device.type == "cuda" else pageable
         return cls(host, pageable, torch.ones(size, dtype=torch.uint8, device=device))

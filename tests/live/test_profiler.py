@@ -48,7 +48,7 @@ def small_peaks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def settings(**changes) -> Settings:
     known = Settings(
-        SHAPE, torch.device("cpu"), 1, "cpu", POINTS, sizes=[64, 4096], effort=Effort(3, 2, 0.0, 1), memory=1 << 15
+        SHAPE, torch.device("cpu"), 1, "cpu", POINTS, sizes=[64, 2048], effort=Effort(3, 2, 0.0, 1), memory=1 << 15
     )
     return replace(known, **changes)
 

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from moesim.commands import cache, policies, profile, report, trace
-from moesim.commands.terminal import JSON, bad_input, dump
+from moesim.commands import cache, policies, profile, report, trace, validate
+from moesim.commands.terminal import JSON, bad_input, cpus, dump, stopping
 
 if TYPE_CHECKING:
     from moesim.results import Results
@@ -96,31 +93,6 @@ def run(
         print(dump({"experiments": [results.document() for results in done]}))
 
 
-@contextmanager
-def stopping() -> Iterator[None]:
-    """Ctrl-C and broken workers end the command with a line, not with a traceback."""
-    from concurrent.futures.process import BrokenProcessPool
-
-    try:
-        yield
-    except KeyboardInterrupt:
-        print("moesim: stopped; the same command goes on from the runs that are done", file=sys.stderr)
-        raise typer.Exit(130) from None
-    except BrokenProcessPool:
-        text = (
-            "a worker process was ended from outside (out of memory?); try --jobs 1. The same command goes on from here"
-        )
-        print(f"moesim: {text}", file=sys.stderr)
-        raise typer.Exit(1) from None
-
-
-def cpus() -> int:
-    """Processors that this process may use."""
-    import os
-
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def planned(jobs: list[Job], as_json: bool) -> str:
     """What would run, as text or as JSON."""
     if as_json:
@@ -182,6 +154,7 @@ def schema(
 app.command()(cache.cache)
 app.command()(report.report)
 app.command()(profile.profile)
+app.command()(validate.validate)
 trace_app.command()(trace.info)
 trace_app.command()(trace.stats)
 trace_app.command("import")(trace.import_trace)

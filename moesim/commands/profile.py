@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from moesim.live.copies import Throttle
     from moesim.live.profiler import Settings
 
-WAYS = ("looped", "grouped")
+WAYS = ("auto", "looped", "grouped")
 
 
 def profile(
@@ -41,7 +41,9 @@ def profile(
     ] = None,
     repeats: Annotated[int, typer.Option(min=2, help="Most calls of each point.")] = 40,
     seconds: Annotated[float, typer.Option(min=0.0, help="After which a point needs no more than 5 calls.")] = 0.4,
-    experts: Annotated[str, typer.Option(help="looped or grouped: which goes into the table.")] = "looped",
+    experts: Annotated[
+        str, typer.Option(help="looped, grouped, or auto (grouped on a GPU, as moesim live): which is the table's.")
+    ] = "auto",
     sizes: Annotated[str, typer.Option(help="Bytes of copies, with commas (4KiB, 1MiB, 400MB).")] = "",
     throttle: Annotated[
         str, typer.Option(metavar="RATE", help="Copies held to so many bytes a second (2GB), for a slower link.")
@@ -98,7 +100,7 @@ def profile(
         made = [
             Settings(
                 shape=model, device=there, threads=threads or _threads(), name=name or machine.short_name(there),
-                points=grids[model.name] or {}, what=sections, experts=experts,
+                points=grids[model.name] or {}, what=sections, experts=_way(experts, kind),
                 sizes=given_sizes or (QUICK_SIZES if quick else SIZES), memory=room, throttle=held, command=_command(),
                 effort=Effort(min(repeats, 10), 3, min(seconds, 0.05), 2) if quick else Effort(repeats, 5, seconds),
             )
@@ -163,6 +165,10 @@ def _device(name: str) -> torch.device:
     from moesim.live.machine import device_of
 
     return device_of(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def _way(experts: str, kind: str) -> str:
+    return experts if experts != "auto" else "grouped" if kind == "cuda" else "looped"
 
 
 def _threads() -> int:

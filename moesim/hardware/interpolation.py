@@ -38,11 +38,12 @@ def left_out(
 def between(axes: dict[str, list[int]], most: int = 8) -> list[Point]:
     """At most `most` points between those of a grid: of each axis the middle of a gap, spread over its range.
 
-    Middles are geometric, where a grid of doubling points is as far from both neighbours as it can be.
+    Middles are geometric, where a grid of doubling points is as far from both neighbours as it can be. Of an axis that
+    has no gaps the points of the grid are taken; where none has any there is nothing to leave out.
     """
-    middles = [_middles(points) for points in axes.values()]
-    if not middles or not all(middles):
+    if not any(map(_middles, axes.values())):
         return []
+    middles = [_middles(points) or points for points in axes.values()]
     longest = max(len(values) for values in middles)
     count = min(most, longest)
     picked = [round(i * (longest - 1) / max(1, count - 1)) for i in range(count)]
@@ -52,9 +53,7 @@ def between(axes: dict[str, list[int]], most: int = 8) -> list[Point]:
 
 
 def _middles(points: Sequence[int]) -> list[int]:
-    """A whole number between each two points that have one; a single point stands for itself."""
-    if len(points) == 1:
-        return list(points)
+    """A whole number between each two points that have one."""
     found = [(low, round((max(low, 1) * high) ** 0.5), high) for low, high in pairwise(points)]
     return [at for low, at, high in found if low < at < high]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -33,7 +35,8 @@ def test_points_between_are_in_the_middle_of_gaps() -> None:
     assert between({"tokens": [1, 4, 16]}) == [(2,), (8,)]
     assert between({"tokens": [1, 2, 4]}) == [(3,)]  # nothing is between 1 and 2
     assert between({"tokens": [1, 2]}) == []
-    assert between({}) == []
+    assert between({}) == between({"tokens": [1, 2], "active": [1, 2, 3]}) == []
+    assert between({"tokens": [1, 4, 16], "active": [1, 2]}) == [(2, 2), (8, 1)]  # an axis without gaps is on its grid
 
 
 @given(st.lists(st.integers(1, 10**6), min_size=2, max_size=9, unique=True).map(sorted), st.integers(1, 5))
@@ -42,6 +45,7 @@ def test_they_are_within_the_grid_and_never_on_it(points: list[int], most: int) 
     axes = {"tokens": points, "past": [0, *points]}
     found = between(axes, most)
     assert len(found) <= most
+    gaps = any(b - a > 1 for a, b in pairwise(points))
     for tokens, past in found:
-        assert tokens not in axes["tokens"] and past not in axes["past"]
-        assert points[0] < tokens < points[-1] and 0 < past < points[-1]
+        assert (tokens not in points) == gaps and points[0] <= tokens <= points[-1] and 0 <= past <= points[-1]
+        assert (tokens, past) not in {(a, b) for a in points for b in axes["past"]}

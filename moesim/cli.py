@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from moesim.commands import cache, capture, policies, regress, report, trace
+from moesim.commands import cache, capture, policies, profile, regress, report, trace, validate
 from moesim.commands.terminal import JSON, bad_input, cpus, dump, stopping
 
 if TYPE_CHECKING:
@@ -163,6 +163,8 @@ app.command()(cache.cache)
 app.command()(report.report)
 app.command()(regress.regress)
 app.command()(capture.capture)
+app.command()(profile.profile)
+app.command()(validate.validate)
 trace_app.command()(trace.info)
 trace_app.command()(trace.stats)
 trace_app.command("import")(trace.import_trace)

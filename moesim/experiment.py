@@ -387,6 +387,21 @@ class Captured(Frozen):
     reveal: Reveal = Field("as-routed", description=REVEAL)
 
 
+class Validation(Frozen):
+    """How a setting is held against a live run of it (docs/validation.md)."""
+
+    role: Literal["judge", "calibrate"] = Field(
+        "judge", description="calibrate: costs were fitted to this setting, so that its error is no evidence"
+    )
+    limit: float = Field(0.1, gt=0, le=10, description="most that the median error of a regime may be (0.1: 10 %)")
+    resident: float = Field(
+        0.02, ge=0, le=1, description="a setting that stalls for less than this share of its measured time is resident"
+    )
+    transfer_bound: float = Field(
+        0.5, ge=0, le=1, description="one that stalls for at least this share is transfer-bound, between is mixed"
+    )
+
+
 class Synthetic(Frozen):
     """Routing made up by rule: a labelled control, never in the place of real routing."""
 
@@ -462,6 +477,7 @@ class Experiment(Frozen):
         "and changes}, or a part of an experiment",
     )
     objective: Objective | None = Field(None, description="latencies to keep: what attainment and goodput count")
+    validation: Validation | None = Field(None, description="how it is held against a live run (moesim validate)")
     search: Search | None = Field(None, description="find the largest load that meets the objective, in each run")
     schedule: Literal["free", "frozen"] = Field(
         "free", description="free: the server as it runs; frozen: every policy replays the same recorded steps"

@@ -33,6 +33,7 @@ from moesim.experiment import (
     Search,
     Synthetic,
     Traffic,
+    Validation,
     Window,
     arrivals_rules,
     lengths_rules,
@@ -65,6 +66,7 @@ SECTIONS: dict[tuple[str, ...], type[BaseModel]] = {
     ("machine",): Machine,
     ("objective",): Objective,
     ("search",): Search,
+    ("validation",): Validation,
     ("window",): Window,
 }
 POLICIES = {"cache": ("cache",), "prefetch": ("prefetch",), "miss": ("miss",), "batch": ("scheduler", "batch")}

@@ -59,6 +59,9 @@ class Provenance(Record):
     formula: dict[str, str] = {}
     constants: list[Constant] = []
     leaves_out: list[str] = []
+    method: str = ""
+    """of a measurement: what was timed, and how"""
+    versions: dict[str, str] = {}
 
     @model_validator(mode="after")
     def _labelled(self) -> Provenance:
@@ -78,16 +81,40 @@ class HostCosts(Record):
     decision: Nanoseconds
 
 
+class LeftOut(Record):
+    """How far interpolation is off, relative to what was measured at points between those of the grid.
+
+    `worst` is the point of the largest error. The same call measured again (`again`, median) differs by itself.
+    """
+
+    points: Annotated[int, Field(ge=1, strict=True)]
+    median: Annotated[float, Field(ge=0)]
+    p90: Annotated[float, Field(ge=0)]
+    largest: Annotated[float, Field(ge=0)]
+    worst: dict[str, Point]
+    again: Annotated[float, Field(ge=0)] | None = None
+
+
 class Component(Record):
-    """Nanoseconds on a grid: `ns` is nested as the axes are, the first axis outermost."""
+    """Nanoseconds on a grid: `ns` is nested as the axes are, the first axis outermost.
+
+    Measured ones are medians of repeated calls; `p10` and `p90` are nested in the same way.
+    """
 
     axes: dict[str, list[Point]]
     ns: Any
+    p10: Any = None
+    p90: Any = None
+    repeats: Annotated[int, Field(ge=1, strict=True)] | None = None
+    """the fewest that any point has"""
+    left_out: LeftOut | None = None
 
     @model_validator(mode="after")
     def _shaped(self) -> Component:
         wrong = [f"axis {n} must have strictly increasing points" for n, p in self.axes.items() if not increasing(p)]
-        wrong += list(_shape_problems(self.ns, [len(points) for points in self.axes.values()]))
+        for name in ("ns", "p10", "p90"):
+            if (values := getattr(self, name)) is not None or name == "ns":
+                wrong += _shape_problems(name, values, [len(points) for points in self.axes.values()])
         if wrong:
             raise _rule("; ".join(wrong))
         return self
@@ -108,6 +135,8 @@ class CostFile(Provenance):
     shape: ModelShape
     host_ns: HostCosts
     components: dict[str, Component]
+    variants: dict[str, Component] = {}
+    """measured beside, and used by no run: experts in the other way, launches, peaks"""
 
     @model_validator(mode="after")
     def _complete(self) -> CostFile:
@@ -123,11 +152,16 @@ class CostFile(Provenance):
 
 
 class Speed(Record):
-    """Time of one copy: fixed_ns + bytes / bytes_per_second; or measured `points`, [bytes, ns], linear between them."""
+    """Time of one copy: fixed_ns + bytes / bytes_per_second; or measured `points`, [bytes, ns], linear between them.
+
+    Measured ones are medians; `spread` has the 10th and 90th percentile of each.
+    """
 
     fixed_ns: Nanoseconds | None = None
     bytes_per_second: Annotated[int, Field(ge=1, strict=True)] | None = None
     points: list[tuple[Point, Nanoseconds]] = []
+    spread: list[tuple[Nanoseconds, Nanoseconds]] = []
+    left_out: LeftOut | None = None
     source: str = Field(min_length=1)
 
     @model_validator(mode="after")
@@ -138,6 +172,8 @@ class Speed(Record):
             raise _rule("needs fixed_ns with bytes_per_second, or points, and not both")
         if self.points and (len(self.points) < 2 or not all(map(increasing, zip(*self.points, strict=True)))):
             raise _rule("points must be two or more, with both bytes and ns strictly increasing")
+        if self.spread and len(self.spread) != len(self.points):
+            raise _rule(f"spread has {len(self.spread)} rows; there are {len(self.points)} points")
         return self
 
 
@@ -146,6 +182,17 @@ class BothWays(Record):
 
     to_device: Annotated[float, Field(ge=1, le=100)]
     to_host: Annotated[float, Field(ge=1, le=100)]
+    source: str = Field(min_length=1)
+
+
+class WhileComputing(Record):
+    """How many times as long a copy to the device takes while the device computes, and a kernel while it is copied to.
+
+    Measured beside, and used by no run (docs/model.md: copies and kernels do not slow each other down there).
+    """
+
+    copy_to_device: Annotated[float, Field(gt=0, le=100)]
+    kernel: Annotated[float, Field(gt=0, le=100)]
     source: str = Field(min_length=1)
 
 
@@ -158,6 +205,7 @@ class LinkFile(Provenance):
     pageable: Speed | None = None
     to_host: Speed | None = None
     both_ways: BothWays | None = None
+    while_computing: WhileComputing | None = None
 
 
 def increasing(values: Iterable[int]) -> bool:
@@ -170,15 +218,15 @@ def _rule(text: str) -> PydanticCustomError:
     return PydanticCustomError("rule", "{text}", {"text": text})
 
 
-def _shape_problems(ns: Any, sizes: list[int]) -> Iterable[str]:
+def _shape_problems(name: str, ns: Any, sizes: list[int]) -> Iterable[str]:
     rows = [ns]
     for size in sizes:
         if not all(isinstance(row, list) and len(row) == size for row in rows):
-            yield f"ns must be nested as the axes are, {' x '.join(map(str, sizes))} values"
+            yield f"{name} must be nested as the axes are, {' x '.join(map(str, sizes))} values"
             return
         rows = [item for row in rows for item in row]
     if not all(type(value) is int and 0 <= value <= 10**15 for value in rows):
-        yield "ns must be whole nanoseconds, 0 or more"
+        yield f"{name} must be whole nanoseconds, 0 or more"
 
 
 FileModel = TypeVar("FileModel", CostFile, LinkFile)
@@ -241,7 +289,7 @@ def _pretty(value: Any, indent: str) -> str:
     if isinstance(value, Mapping) and value:
         items = [f"{inner}{json.dumps(key)}: {_pretty(item, inner)}" for key, item in value.items()]
         return "{\n" + ",\n".join(items) + f"\n{indent}}}"
-    if isinstance(value, list) and value and not isinstance(value[0], int):
+    if isinstance(value, list) and value and not isinstance(value[0], int | float):
         rows = [_row(item, inner) for item in value]
         return "[\n" + ",\n".join(inner + row for row in rows) + f"\n{indent}]"
     return json.dumps(value, ensure_ascii=False)

@@ -65,6 +65,7 @@ def check(config: Experiment, inputs: Inputs) -> list[Problem]:
         *_check_traffic(config, inputs),
         *_check_levels(config, inputs.trace),
         *_check_cpu(config, inputs.costs),
+        *_check_devices(inputs),
     ]
 
 
@@ -121,6 +122,18 @@ def _check_levels(config: Experiment, trace: RoutingTrace) -> list[Problem]:
         elif made.level == "predicted" and (lacking := _lacks_predictions(made, trace)):
             found.append(Problem(place, f"{spec.name!r} needs level 'predicted': {lacking}"))
     return found
+
+
+def _check_devices(inputs: Inputs) -> list[Problem]:
+    """Two tables that were measured must be of one machine; what is estimated may be put beside anything."""
+    costs, link = inputs.costs, inputs.link
+    if "ESTIMATED" in (costs.label, link.label) or costs.device == link.device:
+        return []
+    text = (
+        f"{link.name} was measured on {link.device!r}, and cost table {costs.name} on {costs.device!r}; take the link "
+        f"that was measured with it, or an ESTIMATED one"
+    )
+    return [Problem("link", text)]
 
 
 def _check_cpu(config: Experiment, costs: CostTable) -> list[Problem]:

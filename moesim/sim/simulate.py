@@ -39,7 +39,7 @@ _schedules: dict[str, Schedule] = {}
 def schedule_key(config: Experiment, inputs: Inputs, replication: int) -> str:
     """What a frozen schedule depends on; runs with equal keys replay the same steps."""
     free = {"name", "question", "memory", "cache", "prefetch", "miss", "preset", "labels", "objective", "search"}
-    plain = config.model_dump(mode="json", exclude=free | {"trace"})  # which is known by its digest
+    plain = config.model_dump(mode="json", exclude=free | {"trace", "validation"})  # which is known by its digest
     plain["machine"].pop("expert_start", None)
     if (kv := settle(config, inputs).memory.kv) is not None:
         plain["kv"] = kv.model_dump(mode="json")

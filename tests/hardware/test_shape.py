@@ -64,6 +64,14 @@ CONFIGS: dict[str, tuple[dict[str, Any], tuple[int, int, int, int, int]]] = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize("name", ["Mixtral-8x7B", "DeepSeek-V2-Lite", "Qwen3-30B-A3B"])
+def test_shipped_shapes_are_those_of_the_config(name: str) -> None:
+    shape = load_shape(name.lower())
+    assert shape.model_copy(update={"name": name, "source": ""}) == ModelShape.from_hf_config(
+        CONFIGS[name][0], name=name, source=""
+    )
+
+
 @pytest.mark.parametrize("name", CONFIGS)
 def test_hugging_face_sizes_are_the_published_ones(name: str) -> None:
     config, (weights, layers, experts, top_k, shared) = CONFIGS[name]
@@ -146,7 +154,7 @@ def test_the_layer_wise_twin_is_the_same_dense_model(name: str) -> None:
 
 
 def test_every_shipped_shape_says_where_it_is_from() -> None:
-    assert len(shipped_shapes()) == 8
+    assert len(shipped_shapes()) == 11
     for name in shipped_shapes():
         shape = load_shape(name)
         assert shape.name == name

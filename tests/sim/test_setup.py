@@ -43,6 +43,22 @@ def test_experts_of_trace_and_model() -> None:
     assert problems(experts=8) == [("trace", "has 4 experts, but model toy has 8")]
 
 
+def test_two_measured_tables_are_of_one_machine() -> None:
+    def of(label: str, device: str) -> list[tuple[str, str]]:
+        costs, link = ToyCosts(label="MEASURED", device="H100"), ToyLink(label=label, device=device)
+        inputs = Inputs(trace(DECODED, layers=2), shape(2, 4), costs, link)  # type: ignore[arg-type]
+        return [(p.place, p.text) for p in check(config(), inputs)]
+
+    assert of("MEASURED", "H100") == of("ESTIMATED", "A100") == []
+    assert of("MEASURED", "A100") == [
+        (
+            "link",
+            "toy was measured on 'A100', and cost table toy on 'H100'; take the link that was measured with it, or an "
+            "ESTIMATED one",
+        )
+    ]
+
+
 def test_layers_of_a_layerwise_router() -> None:
     text = "has a layer-wise router of 2 layers, but model toy has 3"
     assert problems(layers=3, sequences=BY_LAYER, router="layerwise") == [("trace", text)]

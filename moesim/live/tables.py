@@ -1,0 +1,163 @@
+"""The tables that a profile makes: its sections as the files of `moesim.hardware.files`."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from moesim.files import write_aside
+from moesim.hardware.amounts import amount
+from moesim.hardware.files import CostFile, LinkFile, text_of
+from moesim.live import machine
+from moesim.live.bench import Room
+from moesim.live.points import real
+from moesim.live.profiler import KERNELS, Profiler, Settings, as_asked, grid_points
+from moesim.live.weights import DTYPES
+
+OTHER = {"looped": "grouped", "grouped": "looped"}
+HOST = ("launch", "sync", "copy_submit", "decision")
+PEAKS = {
+    "bytes_per_second": ("bytes/s", "measured: reading 256 MiB once"),
+    "flops_per_second": ("FLOP/s", "measured: a large square product"),
+}
+METHOD = (
+    "ns are medians of repeated calls after a warm-up, p10 and p90 their percentiles; {clock}; random weights in "
+    "{dtype}, other ones each call, out of a set of at least {flush:,} bytes where memory allows, so that they come "
+    "from memory and not from a cache. Corners of a grid that cannot be (fewer tokens than active experts, less "
+    "context than requests) hold the nearest point that can. experts: {experts}, tokens shared evenly unless there is "
+    "an axis largest; the other way is among the variants. left_out: interpolation at points that were measured and "
+    "are not in the grid, relative; again: the same grid point measured twice."
+)
+CLOCKS = {
+    "cpu": "by the wall clock, dispatch included",
+    "cuda": "by device events around each call: what the stream was busy, or the host's time of issuing it if longer",
+}
+LEAVES_OUT = [
+    "Kernels that other kernels or copies slow down: each was alone on the device (while_computing in the link's table "
+    "says how much that is).",
+    "What the server does between the pieces: its own bookkeeping is neither in them nor in host_ns.",
+    "layer_rest is of decode tokens up to 64 a step, of one prompt above; step_rest of embedding, FFNs of layers "
+    "without experts and head for as many tokens as are sampled. The decoupled router looks back at its prompt only.",
+]
+HOW = {
+    "cpu": "by another thread that copies memory, as moesim live has it: 'the device' is other memory of the machine",
+    "cuda": "by events of a copy stream",
+}
+LATENT = "Latent attention is run absorbed, all heads over the compressed vector of each token."
+
+
+def provenance(settings: Settings, name: str) -> dict[str, Any]:
+    """What both tables say about themselves."""
+    return {
+        "version": 1,
+        "name": name,
+        "label": "MEASURED",
+        "device": machine.describe(settings.device, settings.threads),
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "command": settings.command,
+        "versions": machine.versions(settings.device),
+    }
+
+
+def cost_document(settings: Settings, found: dict[str, Any], room: Room) -> dict[str, Any]:
+    """The cost table of all sections; raises KeyError where one is missing."""
+    shape, way = settings.shape, settings.experts
+    dtype = str(DTYPES[shape.dense_bits]).removeprefix("torch.")
+    method = METHOD.format(clock=CLOCKS[settings.device.type], dtype=dtype, flush=room.flush, experts=way)
+    host = {name: found["host"][name] for name in HOST}
+    return {
+        "format": "moesim-costs",
+        **provenance(settings, settings.label),
+        "method": method,
+        "constants": [
+            {"name": f"peak {name}", "value": round(found["peaks"][name]), "unit": unit, "source": text}
+            for name, (unit, text) in PEAKS.items()
+        ],
+        "leaves_out": [*LEAVES_OUT, *([LATENT] if shape.kv_values else [])],
+        "shape": shape.model_dump(mode="json", exclude={"key_map", "key_sizes"}),
+        "host_ns": {name: values[0] for name, values in host.items()},
+        "components": {name: found[name][way] if name == "experts" else found[name] for name in KERNELS},
+        "variants": {
+            f"experts_{OTHER[way]}": found["experts"][OTHER[way]],
+            **{f"host_{name}": constant(values) for name, values in host.items()},
+        },
+    }
+
+
+def constant(values: Sequence[int]) -> dict[str, Any]:
+    """A component without axes: [ns, p10, p90, repeats]."""
+    return {"axes": {}, **dict(zip(("ns", "p10", "p90", "repeats"), values, strict=True))}
+
+
+def link_document(settings: Settings, found: dict[str, Any]) -> dict[str, Any]:
+    """The link table."""
+    link = dict(found["link"])
+    leaves = [f"Copies of {nbytes:,} bytes: memory did not allow them." for nbytes in link.pop("left", [])]
+    leaves.append("What copies and kernels cost each other: while_computing says it, and no run uses it.")
+    name, held = settings.name, ""
+    if throttle := settings.throttle:
+        name += f"-{throttle.bytes_per_second // 10**6}mb"
+        held = f"; held to {throttle.bytes_per_second:,} bytes/s and {throttle.fixed_ns:,} ns a copy, for a slower link"
+    how = HOW[settings.device.type]
+    return {
+        "format": "moesim-link",
+        **provenance(settings, name),
+        "method": f"ns are medians of copies in a row, each from other memory, {how}{held}; spread: p10 and p90",
+        "leaves_out": leaves,
+        **link,
+    }
+
+
+def profile(settings: Settings, folder: Path, *, quiet: bool = False) -> dict[str, Path]:
+    """Measure and write `kernels/NAME.json` and `links/NAME.json` under `folder`; "costs" and "link" -> the files.
+
+    A table that lacks a section is not written; what is there is kept for the next call.
+    """
+    if settings.device.type == "cpu":
+        torch.set_num_threads(settings.threads)
+    profiler = Profiler(settings, folder, quiet=quiet)
+    found = profiler.run()
+    needs = {"costs": {*KERNELS, "host", "peaks"}, "link": {"link"}}
+    written: dict[str, Path] = {}
+    for kind, sections in needs.items():
+        if missing := sorted(sections - found.keys()):
+            if sections & set(settings.what):
+                profiler.say(f"{kind}: not written yet, not measured are {', '.join(missing)}")
+            continue
+        document = cost_document(settings, found, profiler.room) if kind == "costs" else link_document(settings, found)
+        written[kind] = write_table(folder, kind, document)
+        profiler.say(f"{kind}: {written[kind]}")
+    if len(written) == len(needs):
+        profiler.sections.remove()
+    return written
+
+
+def write_table(folder: Path, kind: str, document: dict[str, Any]) -> Path:
+    """Check a table and write it where tables of its kind are; its path."""
+    sub, model = ("kernels", CostFile) if kind == "costs" else ("links", LinkFile)
+    model.model_validate(document)
+    path = folder / sub / f"{document['name']}.json"
+    with write_aside(path) as aside:
+        aside.write_text(text_of(document), encoding="utf-8")
+    return path
+
+
+def amounts_of(costs: dict[str, Any]) -> dict[str, list[tuple[float, float, int]]]:
+    """Of each component of a cost table's document: (bytes, FLOPs, ns) of the points that can be."""
+    file = CostFile.model_validate(costs)
+    found = {}
+    for name, part in file.components.items():
+        if name == "cpu_expert" and not file.device.startswith("CPU"):
+            continue  # another device's roof
+        rows = {}
+        for point, ns in zip(grid_points(part.axes), part.flat(), strict=True):
+            full = real(name, point, part.axes)
+            if full == as_asked(name, point, part.axes):
+                needs = amount(file.shape, name, full)
+                rows[full] = needs.bytes, needs.flops, ns
+        found[name] = list(rows.values())
+    return found

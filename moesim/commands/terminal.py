@@ -31,31 +31,6 @@ def bad_input() -> Iterator[None]:
         raise typer.Exit(2) from None
 
 
-@contextmanager
-def stopping() -> Iterator[None]:
-    """Ctrl-C and broken workers end the command with a line, not with a traceback."""
-    from concurrent.futures.process import BrokenProcessPool
-
-    try:
-        yield
-    except KeyboardInterrupt:
-        print("moesim: stopped; the same command goes on from the runs that are done", file=sys.stderr)
-        raise typer.Exit(130) from None
-    except BrokenProcessPool:
-        text = (
-            "a worker process was ended from outside (out of memory?); try --jobs 1. The same command goes on from here"
-        )
-        print(f"moesim: {text}", file=sys.stderr)
-        raise typer.Exit(1) from None
-
-
-def cpus() -> int:
-    """Processors that this process may use."""
-    import os
-
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def message(error: InputError) -> str:
     """All mistakes, a line each."""
     count = len(error.problems)

@@ -123,10 +123,11 @@ def test_import_writes_nothing_where_the_input_is_wrong(tmp_path: Path) -> None:
 def test_stats(trace: Path, tmp_path: Path) -> None:
     done = call("trace", "stats", trace, "--out", tmp_path / "s")
     assert (done.exit_code, done.stderr) == (0, "")
-    assert all(word in done.stdout for word in ("balance", "reuse", "overlap", "breadth", "foresight"))
+    words = ("balance", "reuse", "overlap", "breadth", "foresight", "domains")
+    assert all(word in done.stdout for word in words)
     names = sorted(path.name for path in (tmp_path / "s").iterdir())
     assert names == ["stats.json", "stats.png", "stats.svg", "stats.txt"]
     (found,) = json.loads(call("trace", "stats", trace, "--json").stdout)["traces"]
-    assert found["trace"] == str(trace) and len(found["findings"]) == 5
+    assert found["trace"] == str(trace) and len(found["findings"]) == len(words)
     assert json.loads((tmp_path / "s" / "stats.json").read_text())["traces"] == [found]
     assert call("trace", "stats", tmp_path / "gone", trace, tmp_path / "lost").exit_code == 2

@@ -108,7 +108,7 @@ def test_check_passes_a_good_policy(tmp_path: Path) -> None:
     path.write_text(GOOD)
     done = call("check", path)
     assert done.exit_code == 0, done.output
-    assert done.stdout.startswith("batch policy mine (") and "all 7 checks passed" in done.stdout
+    assert done.stdout.startswith("batch policy mine (") and "all 8 checks passed" in done.stdout
     document = json.loads(call("check", path, "--json").stdout)
     assert document["passed"] and {row["status"] for row in document["checks"]} == {"pass"}
 

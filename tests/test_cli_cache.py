@@ -123,7 +123,7 @@ def test_import_writes_nothing_where_the_input_is_wrong(tmp_path: Path) -> None:
 def test_stats(trace: Path, tmp_path: Path) -> None:
     done = call("trace", "stats", trace, "--out", tmp_path / "s")
     assert (done.exit_code, done.stderr) == (0, "")
-    words = ("balance", "reuse", "overlap", "breadth", "foresight", "domains")
+    words = ("balance", "reuse", "overlap", "breadth", "foresight", "layers")
     assert all(word in done.stdout for word in words)
     names = sorted(path.name for path in (tmp_path / "s").iterdir())
     assert names == ["stats.json", "stats.png", "stats.svg", "stats.txt"]

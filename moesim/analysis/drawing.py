@@ -96,13 +96,23 @@ def finish(
     estimated = f"ESTIMATED times{DOT}" if any(is_estimated(c) for c in configurations) else ""
     width = int(figure.get_figwidth() * LETTERS)
     above = [*wrapped((estimated + titles[0]).split(DOT), width), *textwrap.wrap(titles[1], width)]
-    figure.set_label("\n".join(titles))  # where no title is drawn, a caption says it
+    figure.set_label("\n".join([*titles, *_captions(configurations)]))  # where no title is drawn, a caption says it
     figure.suptitle("\n".join(above), fontsize=11, x=0.01, horizontalalignment="left")
     order = sorted(found, key=lambda label: isinstance(found[label], Line2D))  # guides after the policies
     if found:
         figure.legend([found[label] for label in order], order, loc="outside right center", fontsize=8, frameon=False)
     figure.supxlabel("\n".join(notes), fontsize=7, color="#444444")
     return figure
+
+
+def _captions(configurations: Sequence[Configuration]) -> list[str]:
+    """What a caption says beside the titles: whether times were measured, and what an oracle is."""
+    labels = [label for c in configurations for label in labels_of(c)]
+    said = next((word for word in ("ESTIMATED", "MEASURED") if any(word in label for label in labels)), "")
+    oracles = any(c.level == "oracle" for c in configurations)
+    bound = "; in a free schedule it is no bound" if oracle_is_no_bound(configurations) else ""
+    oracle = f"an oracle (dashed where it is a line) knows the future and is no policy to deploy{bound}"
+    return [f"times {said}"] * bool(said) + [oracle] * oracles
 
 
 def _marks(configurations: Sequence[Configuration], bars: str) -> list[str]:

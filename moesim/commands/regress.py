@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -44,7 +44,7 @@ def regress(
     Where GITHUB_STEP_SUMMARY names a file, a summary in Markdown goes there.
     """
     if init is not None:
-        _init(file, init)
+        _init(file, init, {"--update": update, "--only": bool(only), "--out": out is not None, "--json": as_json})
         return
     with bad_input(), stopping(resumes=False):
         from moesim.regression import artifacts, baselines
@@ -54,7 +54,7 @@ def regress(
         if not update:
             artifacts.check_folder(folder)
         suite = read_suite(file, only or ())
-        before = _baselines(suite)
+        before = _baselines(suite, update)
         found = _run(suite, jobs or cpus(), quiet or as_json)
         stale = [name for name in baselines.known(suite.baselines) if name not in suite.names] if suite.whole else []
         verdicts = _verdicts(suite, found, before, stale)
@@ -66,25 +66,30 @@ def regress(
         raise typer.Exit(1)
 
 
-def _init(file: Path, experiment: Path) -> None:
+def _init(file: Path, experiment: Path, others: Mapping[str, bool]) -> None:
     with bad_input():
+        from moesim.errors import InputError, Problem
         from moesim.regression.starter import write_starter
 
+        if given := [name for name, is_given in others.items() if is_given]:
+            raise InputError(Problem("--init", f"writes a file and stops; leave out {', '.join(given)}"))
         write_starter(file, experiment)
     print(f"{file}\nNow: {_again(file, ())} --update, and commit both the file and the baselines.")
 
 
-def _baselines(suite: Suite) -> dict[str, Numbers | None]:
-    """Of every experiment. Raises InputError with all that is wrong with any."""
+def _baselines(suite: Suite, update: bool) -> dict[str, Numbers | None]:
+    """Of every experiment. Raises InputError with all that is wrong with any; an update replaces what is damaged."""
     from moesim.commands.terminal import Gather
     from moesim.regression import baselines
 
     gather = Gather()
     names = {check.name for check in suite.checks}
+    baselines.check_files(suite.baselines, sorted(names))
     if suite.whole:
         names |= set(baselines.known(suite.baselines))
     found = {name: gather(lambda name=name: baselines.read(suite.baselines, name)) for name in sorted(names)}  # type: ignore[misc]
-    gather.check()
+    if not update:
+        gather.check()
     return found
 
 
@@ -127,8 +132,11 @@ def _compare(
     asked = Asked(str(suite.source), _again(suite.source, names), str(suite.baselines), __version__)
     document = artifacts.write(folder, verdicts, found, asked)
     if path := os.environ.get(SUMMARY):
-        with open(path, "a", encoding="utf-8") as summary:
-            summary.write(words.markdown(verdicts, artifacts.PAGE, asked.command))
+        try:
+            with open(path, "a", encoding="utf-8") as summary:
+                summary.write(words.markdown(verdicts, artifacts.PAGE, asked.command))
+        except OSError as error:
+            print(f"moesim: {SUMMARY} ({path}) cannot be written: {error.strerror}", file=sys.stderr)
     if as_json:
         print(dump(document))
     elif not quiet or not document["passed"]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -68,9 +68,27 @@ def remove(folder: Path, name: str) -> None:
 
 
 def known(folder: Path) -> list[str]:
-    """Names of experiments that have baselines, sorted."""
-    found = {path.stem for path in folder.glob(f"*{NUMBERS}")}
-    return sorted(found | {path.stem for path in folder.glob(f"*{ABOUT}")})
+    """Names of experiments that have baselines, sorted; files that are something else are left alone."""
+    paths = (path for ending in (NUMBERS, ABOUT) for path in folder.glob(f"*{ending}"))
+    return sorted({path.stem for path in paths if _is_ours(path)})
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a file begins as baselines do. What does not is never replaced or removed."""
+    begin = ",".join(HEAD) if path.suffix == NUMBERS else MARK.partition("{")[0]
+    try:
+        with open(path, "rb") as file:
+            return file.read(len(begin)) == begin.encode()
+    except OSError:
+        return False
+
+
+def check_files(folder: Path, names: Iterable[str]) -> None:
+    """Raise InputError where a file that baselines would replace is something else."""
+    paths = [folder / f"{name}{ending}" for name in names for ending in (NUMBERS, ABOUT)]
+    text = "is no file of baselines, and would be replaced by one; give another folder as baselines"
+    if wrong := [Problem(str(path), text) for path in paths if path.exists() and not _is_ours(path)]:
+        raise InputError(wrong)
 
 
 def read(folder: Path, name: str) -> Numbers | None:

@@ -214,6 +214,25 @@ def test_damaged_baselines_are_bad_input(folder: Path) -> None:
     (folder / "baselines" / "guard.yaml").unlink()
     done = call(folder)
     assert done.exit_code == 2 and "guard.yaml: is missing beside guard.csv" in done.stderr
+    assert call(folder, "--update").exit_code == 0 and call(folder).exit_code == 0, "update replaces what is damaged"
+
+
+def test_files_that_are_no_baselines_are_neither_replaced_nor_removed(tmp_path: Path) -> None:
+    path = regression(tmp_path, baselines=".")
+    others = {name: (tmp_path / name).read_bytes() for name in ("tiny.yaml", "regression.yaml")}
+    assert call(tmp_path, "--update").exit_code == 0 and call(tmp_path).exit_code == 0
+    assert {name: (tmp_path / name).read_bytes() for name in others} == others
+    path.write_text(path.read_text().replace("guard:", "tiny:"))
+    done = call(tmp_path, "--update")
+    assert done.exit_code == 2 and "tiny.yaml: is no file of baselines" in done.stderr
+    assert (tmp_path / "tiny.yaml").read_bytes() == others["tiny.yaml"]
+
+
+def test_a_summary_that_cannot_be_written_is_told(folder: Path) -> None:
+    command = [sys.executable, "-m", "moesim", "regress", "--jobs", "1", "--quiet"]
+    environ = environment() | {"GITHUB_STEP_SUMMARY": str(folder / "none" / "s.md")}
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environ)
+    assert done.returncode == 0 and "GITHUB_STEP_SUMMARY" in done.stderr and "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("name", ["notes.txt", "summary.csv"])
@@ -284,6 +303,8 @@ def test_init_writes_a_file_that_runs(tmp_path: Path) -> None:
     assert call(tmp_path, "--update").exit_code == 0 and call(tmp_path).exit_code == 0
     again = call(tmp_path, "--init", "deep/tiny.yaml")
     assert again.exit_code == 2 and "is there already" in again.stderr
+    mixed = call(tmp_path, "other.yaml", "--init", "deep/tiny.yaml", "--update")
+    assert mixed.exit_code == 2 and "leave out --update" in mixed.stderr and not (tmp_path / "other.yaml").exists()
 
 
 def test_init_keeps_a_window_and_refuses_a_broken_experiment(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from moesim.analysis import plots
 from moesim.analysis.configurations import Configuration
 from moesim.analysis.naming import Set
+from moesim.analysis.report.asked import labelled
 from moesim.analysis.report.html import Html, tag
 
 if TYPE_CHECKING:
@@ -73,12 +74,13 @@ def _drawn(figures: Iterator[tuple[str, Figure | None, str]], titled: bool = Fal
 
 def picture(name: str, figure: Figure, titled: bool) -> Html:
     """A figure with its caption; what it says of itself in its label is the caption, in place of titles and notes."""
-    title, _, below = str(figure.get_label()).partition("\n")
+    title, below, *more = str(figure.get_label()).split("\n")
     figure.suptitle("", in_layout=False)
     figure.supxlabel("", in_layout=False)
     width, height = figure.get_size_inches()
     figure.set_size_inches(width, height - CAPTIONS)
-    caption = tag("figcaption", *[tag("b", title), ". "] * titled, f"{below[:1].upper()}{below[1:]}.")
+    said = " ".join(f"{text[:1].upper()}{text[1:]}." for text in (below, *more))
+    caption = tag("figcaption", *[tag("b", title), ". "] * titled, *labelled(said))
     return tag("figure", caption, tag("div", inline(figure, name, f"{title}: {below}"), class_="scroll"))
 
 

@@ -137,11 +137,11 @@ four = results.where(case="decodes wait", experts_per_layer=4)
 bounds = four.runs[["bound_transfer_ms_per_output_token", "bound_resident_ms_per_output_token"]].mean()
 times = four.means("time").set_index(["policy", "scope"])["mean"]
 history = min(times[policy, scope] for policy in ("lru", "lfu") for scope in ("layer", "global"))
+oracle, ahead = times["lookahead oracle", "global"], times["lookahead queue", "global"]
 Markdown(
-    f"At 4 experts a layer the oracle takes {times['lookahead oracle', 'global']:.2f} ms a token, the lookahead over the "
-    f"queue {times['lookahead queue', 'global']:.2f}, the best history policy {history:.2f}. Loading what MIN loads would "
-    f"keep the link busy for {bounds.iloc[0]:.2f} ms a token; with every expert resident a token would take "
-    f"{bounds.iloc[1]:.2f} ms."
+    f"At 4 experts a layer the oracle takes {oracle:.2f} ms a token, the lookahead over the queue {ahead:.2f}, the best "
+    f"history policy {history:.2f}. Loading what MIN loads would keep the link busy for "
+    f"{bounds.iloc[0]:.2f} ms a token; with every expert resident a token would take {bounds.iloc[1]:.2f} ms."
 )
 
 # %% [markdown]
@@ -179,8 +179,8 @@ enough = gaps[gaps >= best - 2].index[0]
 Markdown(
     "In one cache for all layers the lookahead over the queue captures "
     + ", ".join(f"{value:.0f} % with {events:.0f}" for events, value in gaps.items() if events < float("inf"))
-    + f" and {gaps.iloc[-1]:.0f} % with an unlimited horizon. From {enough:.0f} layer events on ({enough / 32:g} steps) "
-    "it is within two points of its best."
+    + f" and {gaps.iloc[-1]:.0f} % with an unlimited horizon. "
+    f"From {enough:.0f} layer events on ({enough / 32:g} steps) it is within two points of its best."
 )
 
 # %% [markdown]
@@ -202,7 +202,8 @@ larger = batching.frame.iloc[0]
 verdict = {"lower": "faster", "higher": "slower"}.get(larger["shown"], "not shown to differ")
 Markdown(
     f"All 32 in a step take {larger['value']:.2f} ms a token with an LFU per layer and no foresight, eight in a step "
-    f"{larger['against_value']:.2f} with the lookahead over the queue. Paired over replications the larger batch is {verdict}: "
+    f"{larger['against_value']:.2f} with the lookahead over the queue. "
+    f"Paired over replications the larger batch is {verdict}: "
     f"{larger['percent']:+.0f} % [{larger['percent_low']:+.0f}, {larger['percent_high']:+.0f}]."
 )
 
@@ -211,16 +212,18 @@ Markdown(
 
 # %%
 decodes = compared["decodes wait"].frame.query("policy == 'lookahead queue'")
-oracle = compared["decodes wait"].frame.query("policy == 'lookahead oracle'")
-captured = decodes["percent"].to_numpy() / oracle["percent"].to_numpy() * 100
+most = compared["decodes wait"].frame.query("policy == 'lookahead oracle'")
+captured = decodes["percent"].to_numpy() / most["percent"].to_numpy() * 100
+replications = results.means("time")["replications"].max()
 Markdown(f"""
-1. **Where work waits with its routes known**, a lookahead over the queue in one cache for all layers {worth('decodes wait', 'lookahead queue')}.
-    That is {captured.min():.0f} to {captured.max():.0f} % of what the oracle saves.
+1. **Where work waits with its routes known**, a lookahead over the queue in one cache for all layers
+    {worth('decodes wait', 'lookahead queue')}. That is {captured.min():.0f} to {captured.max():.0f} % of what the oracle saves.
 2. **Where nothing waits**, the same policy {worth('nothing waits', 'lookahead queue')}.
-3. **{enough / 32:g} steps ahead are enough** in the case `horizon` ({gaps[enough]:.0f} % of the gain, {best:.0f} % at best).
-4. **A larger batch** without foresight is {verdict} beside the best of these caches: {larger['percent']:+.0f} % of the time.
+3. **{enough / 32:g} steps ahead are enough** in the case `horizon`: {gaps[enough]:.0f} % of the gain, {best:.0f} % at best.
+4. **A larger batch** without foresight is {verdict}, held against the best of these caches: {larger['percent']:+.0f} % of
+    the time.
 
-These are paired intervals of {results.means('time')['replications'].max()} replications, each comparison by itself; times are estimated.
+These are paired intervals of {replications} replications, each comparison by itself; times are estimated.
 `moesim run experiments/lookahead.yaml` runs all cases, policies and steps, and `moesim report results/lookahead` writes
 the page. The full experiment's findings are in the README.
 """)

@@ -83,8 +83,9 @@ def one_request(ax, trace) -> None:
     chosen = long[np.argmin(abs(trace.prompt_tokens[long] - 60))]
     rows = trace.experts[trace.offsets[chosen] :][:SHOWN][: trace.lengths[chosen], :, 0].T
     image = np.repeat(rows, trace.meta.layers // len(rows), axis=0)
-    colours = ListedColormap([COLOURS[expert % len(COLOURS)] for expert in range(trace.meta.experts)])
-    ax.imshow(image, aspect="auto", origin="lower", cmap=colours, vmin=-0.5, vmax=trace.meta.experts - 0.5, interpolation="none")
+    experts = trace.meta.experts
+    look = {"cmap": ListedColormap([COLOURS[e % len(COLOURS)] for e in range(experts)]), "interpolation": "none"}
+    ax.imshow(image, aspect="auto", origin="lower", vmin=-0.5, vmax=experts - 0.5, **look)
     ax.axvline(trace.prompt_tokens[chosen] - 0.5, color="white", linewidth=2)
     ax.set_xlabel("position in the request (tokens)")
     ax.set_ylabel("layer")
@@ -150,18 +151,18 @@ for ax, (name, table) in zip(axes[0], tables.items(), strict=True):
     ax.set_xlabel("expert")
     ax.set_title(name, fontsize=10, loc="left")
     for (row, column), share in np.ndenumerate(table.to_numpy()):
-        ax.text(column, row, f"{100 * share:.0f}", ha="center", va="center", fontsize=7, color="w" if share > 0.5 else "k")
+        look = {"ha": "center", "va": "center", "fontsize": 7, "color": "w" if share > 0.5 else "k"}
+        ax.text(column, row, f"{100 * share:.0f}", **look)
 figure.colorbar(image, ax=axes, label="share of the domain's choices (%)");
 
 # %%
 lines = []
 for name, table in tables.items():
-    largest, own = table.max(axis=1), table.idxmax(axis=1)
-    distinct = own.nunique()
+    largest = 100 * table.max(axis=1)
     lines.append(
-        f"* **{name}**: the commonest expert of a domain has {100 * largest.min():.0f} to {100 * largest.max():.0f} % of "
-        f"its choices (all alike would be {100 * traces[name].meta.k / traces[name].meta.experts / traces[name].meta.k:.0f} %), "
-        f"and {len(table)} domains have {distinct} different ones."
+        f"* **{name}**: the commonest expert of a domain has {largest.min():.0f} to {largest.max():.0f} % of its choices "
+        f"(if all were used alike it would be {100 / traces[name].meta.experts:.0f} %), "
+        f"and {len(table)} domains have {table.idxmax(axis=1).nunique()} different ones."
     )
 Markdown("\n".join(lines))
 
@@ -179,7 +180,8 @@ for (name, one), colour, marker in zip(found.items(), COLOURS, "oD", strict=Fals
     hits = 100 * np.array(one["reuse"]["hit_share"])
     sizes = np.arange(len(hits))
     ax.plot(sizes[k:], hits[k:], color=colour, marker=marker, markersize=4, label=f"{name}, measured")
-    ax.plot(sizes[k:], 100 * sizes[k:] / experts, color=colour, linestyle="--", linewidth=1, label=f"{name}, without habits")
+    even = 100 * sizes[k:] / experts
+    ax.plot(sizes[k:], even, color=colour, linestyle="--", linewidth=1, label=f"{name}, without habits")
 ax.set_xlim(left=0)
 ax.set_ylim(0, 102)
 ax.set_xlabel("cache size (experts a layer)")
@@ -228,7 +230,7 @@ Markdown("\n".join(f"* **{name}**: {one['findings']['breadth']}" for name, one i
 # %%
 sizes = {name: range(max(trace.meta.k, 1), trace.meta.experts) for name, trace in traces.items()}
 curves = {
-    name: moesim.cache({name: files[name]}, policies="lru,lfu,min", sizes=[f"{size}/layer" for size in sizes[name]], sequences=42)
+    name: moesim.cache({name: files[name]}, policies="lru,lfu,min", sizes=[f"{n}/layer" for n in sizes[name]], sequences=42)
     for name in traces
 }
 figure, axes = plt.subplots(len(curves), 1, figsize=(7.5, 3.4 * len(curves)), layout="constrained", squeeze=False)
@@ -245,13 +247,13 @@ for name, curve in curves.items():
     middle = sorted(frame["experts_per_layer"].unique())[frame["experts_per_layer"].nunique() // 2]
     here = frame[frame["experts_per_layer"] == middle].set_index(["policy", "scope"])["misses_per_token"]
     honest = here.drop("min", level="policy")
-    best = honest.idxmin()
+    scopes = {"layer": "per layer", "global": "for all layers"}
+    least, most = (f"{policy} {scopes[scope]}" for policy, scope in (honest.idxmin(), honest.idxmax()))
     lines.append(
-        f"* **{name}**, {middle:.0f} of {traces[name].meta.experts} experts a layer: {best[0]} per {best[1]} is the best without "
-        f"foresight with {honest.min():.2f} misses a token, the worst is {honest.idxmax()[0]} per {honest.idxmax()[1]} with "
-        f"{honest.max():.2f}; MIN needs {here['min'].min():.2f}."
+        f"* **{name}**, {middle:.0f} of {traces[name].meta.experts} experts a layer: {least} is the best without foresight "
+        f"with {honest.min():.2f} misses a token, {most} the worst with {honest.max():.2f}; MIN needs {here['min'].min():.2f}."
     )
-Markdown("\n".join(lines).replace("per global", "for all layers"))
+Markdown("\n".join(lines))
 
 # %% [markdown]
 # ## And with requests beside each other?
@@ -269,10 +271,12 @@ for number, (name, one) in enumerate(found.items(), 1):
     keeps = lags[-1] > 1.5 * chance
     breadth = one["breadth"]
     eight = dict(zip(breadth["batches"], breadth["unique"], strict=True))[8]
+    half = one["reuse"]["experts_for"]["80 %"]
     lines.append(
-        f"{number}. **{name}**: a token shares {100 * lags[0]:.0f} % of its experts with the one before it and {100 * lags[-1]:.0f} % "
-        f"with the one 64 before, where popularity alone gives {100 * chance:.0f} %: "
-        + ("a request keeps its experts, " if keeps else "habits do not last, ")
-        + f"and a cache for one request can be small. Eight requests together need {eight:.1f} of {one['experts']} experts a layer."
+        f"{number}. **{name}**: a token shares {100 * lags[0]:.0f} % of its experts with the one before it and "
+        f"{100 * lags[-1]:.0f} % with the one 64 before, where popularity alone gives {100 * chance:.0f} %: "
+        + ("a request keeps its experts. " if keeps else "habits do not last. ")
+        + f"For one request, an LRU of {half} of {one['experts']} experts a layer hits 80 % of the uses; "
+        f"eight requests together need {eight:.1f} of them in each step."
     )
 Markdown("\n".join(lines))

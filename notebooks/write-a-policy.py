@@ -108,7 +108,8 @@ class ExpectedNextUse(CachePolicy):
 # use. The check says at which call, and what it had been told before.
 
 # %%
-Path("careless.py").write_text(FILE.read_text().replace(" if key not in barred", "").replace("expected-next-use", "careless"))
+broken = FILE.read_text().replace(" if key not in barred", "").replace("expected-next-use", "careless")
+Path("careless.py").write_text(broken)
 # !{sys.executable} -m moesim policies check careless.py | head -4
 
 # %% [markdown]
@@ -183,7 +184,8 @@ again = experiment | {"seed": 2}
 memories = {f"memory {memory}": {"name": str(FILE), "memory": memory} for memory in (0.8, 0.9, 0.97)}
 again["cache"] = {"each": {"lfu": "lfu", **memories}}
 second = moesim.run(again, out="results/write-a-policy-again", **settings)
-checks = moesim.compare(second.where(policy=[f"{FILE} memory={m}" for m in (0.8, 0.9, 0.97)], scope="global"), against="lfu, layer")
+ours = second.where(policy=[f"{FILE} memory={m}" for m in (0.8, 0.9, 0.97)], scope="global")
+checks = moesim.compare(ours, against="lfu, layer")
 checks
 
 # %% [markdown]
@@ -205,21 +207,24 @@ confirmed = checks.frame[checks.frame["shown"] == "lower"]
 lines = []
 for case in ("nothing waits", "decodes wait"):
     rows = ranked.frame.query("case == @case and policy != @FILE.name").sort_values("percent")
-    lines += [f"* {case}, against the new policy in one cache for all layers:", *(f"    * {said(row)}" for _, row in rows.iterrows())]
+    lines.append(f"* {case}, against the new policy in one cache for all layers:")
+    lines += [f"    * {said(row)}" for _, row in rows.iterrows()]
 beaten = f"{len(slower)} of {len(history)}" if len(slower) < len(history) else f"all {len(history)}"
 faster = ", ".join(f"{row['policy']} ({row['case']})" for _, row in ahead.iterrows()) or "nobody"
 Markdown(
     "\n".join(lines) + "\n\n"
-    f"So an expectation from the past alone beats LRU and LFU in {beaten} comparisons, in either scope at equal bytes. Shown to "
-    f"be faster than it: {faster}. With another seed and other memories, {len(confirmed)} of {len(checks)} comparisons with LFU per "
-    f"layer are shown to be in its favour. These are paired 95 % intervals over {history['replications'].max()} replications, each "
-    "comparison by itself, of estimated times, on the routing of one model that decides once for all layers."
+    f"So an expectation from the past alone is shown to beat LRU and LFU in {beaten} comparisons, in either scope at "
+    f"equal bytes. Shown to be faster than it: {faster}. With another seed and other memories {len(confirmed)} of "
+    f"{len(checks)} comparisons with LFU per layer are in its favour. These are paired 95 % intervals over "
+    f"{history['replications'].max()} replications, each comparison by itself, of estimated times, on the routing of one "
+    "model that decides once for all layers."
 )
 
 # %% [markdown]
 # ## Next
 #
-# * `moesim run experiments/lookahead.yaml --set cache=expected_next_use.py --set memory.scope=global` runs it in all cases.
+# * `moesim run experiments/lookahead.yaml --set cache=expected_next_use.py --set memory.scope=global` runs it in
+#   all cases.
 # * A file in `policies/cache/` is found by its name and is tested with all the others (`pytest tests/policies`).
 # * A policy may know more: `level = "queue"` and `self.view.next_uses`. `docs/policies.md` has the levels, and
 #   `moesim policies show lookahead` a policy that uses them.

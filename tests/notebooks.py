@@ -19,6 +19,7 @@ FOLDER = ROOT / "notebooks"
 INLINE = "module://matplotlib_inline.backend_inline"
 SECONDS = 300  # of a cell
 KEPT = ("kernelspec", "language_info")
+NO_TORCH = "import sys\nassert 'torch' not in sys.modules, 'the notebooks do without torch'"
 ADDRESS = re.compile(r"\b0x[0-9a-f]{6,}\b")
 
 
@@ -31,12 +32,15 @@ def execute(source: Path, folder: Path | str) -> Any:
     """The notebook of a source, run from top to bottom in `folder` with the package of this checkout."""
     import jupytext
     from nbclient import NotebookClient
+    from nbformat.v4 import new_code_cell
 
     notebook = jupytext.read(source)
     where = {"metadata": {"path": str(folder)}}
+    notebook.cells.append(new_code_cell(NO_TORCH))
     client = NotebookClient(notebook, timeout=SECONDS, kernel_name="python3", resources=where, coalesce_streams=True)
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     client.execute(env={**os.environ, "MPLBACKEND": INLINE, "PYTHONPATH": path, "PYTHONWARNINGS": "", "COLUMNS": "120"})
+    notebook.cells.pop()
     return cleaned(notebook)
 
 

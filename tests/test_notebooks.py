@@ -15,7 +15,7 @@ import pytest
 
 from tests import notebooks
 
-NAMES = ("lookahead", "trace-anatomy", "validate", "write-a-policy")
+NAMES = ("lookahead", "trace-anatomy", "write-a-policy")
 MOST_BYTES = 700_000
 PATH = r"(?<![\w.])/(?:home|root|tmp|opt|work|Users|usr|var|private|mnt)/|[A-Z]:\\\\"
 DATE = r"\b20\d\d-\d\d-\d\d\b"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from moesim.analysis import compare
 from moesim.analysis.configurations import (
+    BESIDE,
     CASE,
     FIRST_COUNTER,
     PRESET,
@@ -80,7 +81,7 @@ def telling(configurations: Sequence[Configuration]) -> list[Labels]:
 
 def _rank(name: str) -> tuple[bool, bool]:
     """Labels of our own before axes, which say many of them again."""
-    return ("." in name, name == GB)
+    return ("." in name, name == GB or name in BESIDE)
 
 
 def _several(values: Sequence[Any]) -> bool:
@@ -88,11 +89,14 @@ def _several(values: Sequence[Any]) -> bool:
 
 
 def _repeated(name: str, values: Sequence[Any], kept: Mapping[str, Sequence[Any]]) -> bool:
-    """Whether a label tells apart nothing that another one of them does not: as `memory.slots` beside the size."""
+    """Whether a label tells apart nothing that another one of them does not: as `memory.slots` beside the size.
+
+    A case says what its batcher is; sizes and scopes are said beside it.
+    """
     if name == CASE:
         return False
     there = [place for place, value in enumerate(values) if value != ""]  # an axis that some cases do not have
-    for other in (mine for other, mine in kept.items() if other != CASE):
+    for other in (mine for other, mine in kept.items() if other != CASE or name in BESIDE):
         pairs = {(str(values[place]), str(other[place])) for place in there}
         if len(pairs) == len({second for _, second in pairs}):
             return True

@@ -17,6 +17,7 @@ from moesim.analysis.naming import distinctions, sets
 from moesim.analysis.report import words
 from moesim.analysis.report.asked import several
 from moesim.analysis.report.html import Html, join, tag
+from moesim.analysis.searched import largest_of
 from moesim.analysis.units import Measure
 
 if TYPE_CHECKING:
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
 ROWS = 16
 """of a table; the rest is counted"""
 SENTENCES = 8
-LEFT = "text-align: left"
+LEFT = "text-align: left; white-space: nowrap"
+RIGHT = "text-align: right; white-space: nowrap"
 SMALL = "font-size: 85%; opacity: 0.8"
 BADGE = "border: 1px solid; border-radius: 3px; padding: 0 4px; font-size: 85%; font-weight: bold"
 SHOWN = {"lower": "▼", "higher": "▲", "not shown to differ": "", "no interval": ""}
@@ -75,7 +77,7 @@ def _table(shown: Sequence[Configuration], everyone: Sequence[Configuration]) ->
     """A row per configuration: labels, misses, time, and the paired difference from B."""
     told = dict(zip(shown, telling(shown), strict=True))
     groups = {key: words.Group(group) for key, group in grouped(everyone).items()}
-    ordered = [c for group in grouped(shown).values() for c in ranked(group)]
+    ordered = [c for group in grouped(shown).values() for c in _fastest_first(group, groups[group[0].group].time)]
     names = list(next(iter(told.values())))
     times = {groups[c.group].time for c in shown}
     time = "ms per output token" if len(times) > 1 or "per_output" in next(iter(times)) else "normalized ms a token"
@@ -89,6 +91,14 @@ def _table(shown: Sequence[Configuration], everyone: Sequence[Configuration]) ->
     return join(tag("table", head, tag("tbody", *rows)), tag("p", more, foot, ".", style=SMALL))
 
 
+def _fastest_first(group: Sequence[Configuration], time: str) -> list[Configuration]:
+    """In the order of their times; those that searched for a load, or have no time, as they are."""
+    found = ranked(group)
+    if largest_of(group) or any(c.preset for c in group):
+        return found
+    return sorted(found, key=lambda c: (math.isnan(c.mean(time)), c.mean(time)))
+
+
 def _cells(c: Configuration, told: dict[str, Any], group: words.Group) -> list[Html]:
     mark = " B" if c is group.base and not group.largest else " o" if c.level == "oracle" else ""
     shown = [f"{_plain(value)}{mark if name == 'policy' else ''}" for name, value in told.items()]
@@ -97,7 +107,7 @@ def _cells(c: Configuration, told: dict[str, Any], group: words.Group) -> list[H
         number(compare.mean(c.values(group.time) / 1e6)) or c.unmeasured,
         *_difference(c, group),
     ]
-    return [*(tag("td", text, style=LEFT) for text in shown), *(tag("td", text) for text in values)]
+    return [*(tag("td", text, style=LEFT) for text in shown), *(tag("td", text, style=RIGHT) for text in values)]
 
 
 def _difference(c: Configuration, group: words.Group) -> tuple[str, str]:
@@ -157,7 +167,7 @@ def _pair(pair: Pair, names: Sequence[str], several: bool) -> list[Html]:
         limits,
         SHOWN[pair.verdict],
     ]
-    return [*(tag("td", text, style=LEFT) for text in said), *(tag("td", text) for text in values)]
+    return [*(tag("td", text, style=LEFT) for text in said), *(tag("td", text, style=RIGHT) for text in values)]
 
 
 def _mean(c: Configuration, what: Measure) -> str:

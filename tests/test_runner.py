@@ -47,7 +47,7 @@ class Fake:
         self.stop_at, self.fail_at = stop_at, fail_at
 
     def __call__(
-        self, config: Any, inputs: Any, replication: int, *, check: bool, progress: Any, transfers: bool
+        self, config: Any, inputs: Any, replication: int, *, progress: Any, transfers: bool, **manner: Any
     ) -> RunResult:
         call = len(self.calls)
         self.calls.append((config.memory.slots, replication))

@@ -1,12 +1,13 @@
 """What mkdocs.yml needs beyond mkdocs: pages from outside docs/, and links from and to them (a mkdocs hook).
 
 On a code host every link leads to a file of the repository. The site has docs/ only, so the READMEs that pages lead to
-become pages, and any other file that is linked is copied beside them. A link to nothing stays what it is, and
-`mkdocs build --strict` stops at it.
+and the notebooks, as they were executed, become pages, and any other file that is linked is copied beside them. A link
+to nothing stays what it is, and `mkdocs build --strict` stops at it.
 """
 
 from __future__ import annotations
 
+import json
 import posixpath
 import re
 from pathlib import Path
@@ -15,18 +16,25 @@ from typing import Any
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).resolve().parent.parent
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 OUTSIDE = {
+    **{f"notebooks/{path.name}": f"notebook-{path.stem}.md" for path in NOTEBOOKS},
     "README.md": "readme.md",
     "experiments/README.md": "experiments.md",
     "traces/README.md": "shipped-traces.md",
     "traces/arrivals/README.md": "shipped-arrivals.md",
 }
 """files of the repository, and the pages that they become"""
-COMING = ("refactorize.md", "quality.md", "live.md", "validation.md", "regress.md", "python.md")
+COMING = (
+    *("refactorize.md", "quality.md", "live.md", "validation.md", "regress.md", "python.md"),
+    *(f"notebook-{name}.md" for name in ("lookahead", "trace-anatomy", "write-a-policy", "validate")),
+)
 """pages of the navigation that may not be written yet"""
 WHERE = {page: name for name, page in OUTSIDE.items()}
-LINK = re.compile(r"(!?\[[^\]]*\]\()([^)\s]+)(\))")
+LINK = re.compile(r"(!?\[([^\]]*)\]\()([^)\s]+)(\))")
 NAMED = re.compile(r"`docs/([\w-]+\.md)`")
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+"""of what is printed on a terminal"""
 FENCE = re.compile(r"^(```|~~~).*?^\1", re.DOTALL | re.MULTILINE)
 
 
@@ -43,7 +51,7 @@ def _written(nav: list[Any], folder: Path) -> list[Any]:
         if isinstance(target, list):
             inside = _written(target, folder)
             kept += [{title: inside}] if inside else []
-        elif target not in COMING or (folder / target).is_file():
+        elif target not in COMING or target in WHERE or (folder / target).is_file():
             kept.append(entry)
     return kept
 
@@ -51,10 +59,11 @@ def _written(nav: list[Any], folder: Path) -> list[Any]:
 def on_files(files: Files, config: Any) -> Files:
     """Add the pages from outside docs/, and the other files that pages link to."""
     for name, page in OUTSIDE.items():
-        files.append(File.generated(config, page, abs_src_path=str(ROOT / name)))
+        text = (ROOT / name).read_text(encoding="utf-8")
+        files.append(File.generated(config, page, content=notebook(text) if name.endswith(".ipynb") else text))
     for file in list(files.documentation_pages()):
         here = _here(file.src_uri)
-        for _, target, _ in LINK.findall(FENCE.sub("", file.content_string)):
+        for *_, target, _ in LINK.findall(FENCE.sub("", file.content_string)):
             name = _name(target, here)
             if name and not name.startswith("docs/") and name not in OUTSIDE and (ROOT / name).is_file():
                 copied = f"files/{name}"
@@ -73,9 +82,42 @@ def on_page_markdown(markdown: str, *, page: Any, config: Any, files: Files) -> 
     return "".join([*parts, _linked(markdown[at:], here)])
 
 
+def notebook(text: str) -> str:
+    """A notebook as a page: text, code, and what was printed and drawn when it was executed."""
+    parts = []
+    for cell in json.loads(text)["cells"]:
+        source = "".join(cell["source"])
+        if cell["cell_type"] == "markdown":
+            parts.append(source)
+        elif cell["cell_type"] == "code" and source.strip():
+            parts += [f"```python\n{source}\n```", *map(_output, cell["outputs"])]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _output(output: dict[str, Any]) -> str:
+    data = output.get("data", {"text/plain": output.get("text", "")})
+    shown = {kind: "".join(value) for kind, value in data.items()}
+    if "image/png" in shown:
+        return f"![figure](data:image/png;base64,{''.join(shown['image/png'].split())})"
+    if "text/markdown" in shown:
+        return shown["text/markdown"]
+    if "text/html" in shown:
+        return f'<div class="output">{shown["text/html"]}</div>'
+    plain = COLOUR.sub("", shown.get("text/plain", "")).rstrip()
+    return f"```text\n{plain}\n```" if plain else ""
+
+
 def _linked(text: str, here: str) -> str:
-    text = NAMED.sub(r"[\1](\1)" if here.startswith("docs/") else r"[\1](docs/\1)", text)
-    return LINK.sub(lambda match: match[1] + _on_site(match[2], here) + match[3], text)
+    docs = posixpath.relpath("docs", posixpath.dirname(here) or ".")
+    text = NAMED.sub(rf"[\1]({docs}/\1)", text)
+    return LINK.sub(lambda match: _link(match, here), text)
+
+
+def _link(match: re.Match[str], here: str) -> str:
+    """A link as the site has it; one to a folder of the repository is its text alone."""
+    head, text, target, tail = match.groups()
+    name = _name(target, here)
+    return text if name is not None and (ROOT / name).is_dir() else head + _on_site(target, here) + tail
 
 
 def _on_site(target: str, here: str) -> str:

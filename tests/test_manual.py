@@ -64,6 +64,8 @@ def keys(schema: Any) -> set[str]:
 
 def test_the_page_has_every_key_of_the_file() -> None:
     shown = set(re.findall(r"^\| `(\w+)` \|", (DOCS / "experiment-file.md").read_text(), re.MULTILINE))
+    titles = re.findall(r"^## (.*)", (DOCS / "experiment-file.md").read_text(), re.MULTILINE)
+    assert len(set(titles)) == len(titles), "a section without a title of its own: moesim.manual.experiment.TITLES"
     assert shown == (keys(Experiment.model_json_schema(by_alias=True)) | {"cases"}) - {"params"}
 
 
@@ -71,10 +73,11 @@ def test_the_page_has_every_key_of_the_file() -> None:
 def test_examples_of_the_page_are_parts_of_an_experiment(path: str, validator: Any) -> None:  # noqa: F811
     for text in experiment.EXAMPLES[path].split("# or\n"):
         part = yaml.safe_load(text)
-        assert list(part) == [path.split(".")[0]]
+        place = path.split(",")[0]
+        assert list(part) == [place.split(".")[0]]
         assert not list(validator.iter_errors(tiny(**part)))
         at = part
-        for key in path.split("."):
+        for key in place.split("."):
             assert key in at, f"the example shows {path}"
             at = at[key]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -11,9 +12,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-from importlib.util import find_spec
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
 import pytest
 
@@ -91,6 +93,35 @@ def test_links_from_outside_docs_lead_to_pages_of_the_site(site: Path) -> None:
     assert pictures and all((site / picture).is_file() for picture in pictures)
 
 
+def test_notebooks_become_pages(tmp_path: Path) -> None:
+    if find_spec("material") is None:
+        pytest.skip("mkdocs-material is not installed")
+    spec = spec_from_file_location("site_hook", ROOT / "docs" / "site.py")
+    assert spec and spec.loader
+    hook = module_from_spec(spec)
+    spec.loader.exec_module(hook)
+    outputs: list[dict[str, Any]] = [
+        {"output_type": "stream", "text": ["\x1b[32m  ok\x1b[0m it\n"]},
+        {"output_type": "display_data", "data": {"image/png": "aGk=\n", "text/plain": "<Figure>"}},
+        {"output_type": "execute_result", "data": {"text/html": ["<table>", "</table>"], "text/plain": "x"}},
+        {"output_type": "display_data", "data": {"text/markdown": "**so**", "text/plain": "<Markdown>"}},
+        {"output_type": "stream", "text": ""},
+    ]
+    cells = [
+        {"cell_type": "markdown", "source": ["# A title\n", "text"]},
+        {"cell_type": "code", "source": "1 + 1", "outputs": outputs},
+        {"cell_type": "code", "source": "", "outputs": []},
+    ]
+    assert hook.notebook(json.dumps({"cells": cells})).split("\n\n") == [
+        "# A title\ntext",
+        "```python\n1 + 1\n```",
+        "```text\n  ok it\n```",
+        "![figure](data:image/png;base64,aGk=)",
+        '<div class="output"><table></table></div>',
+        "**so**\n",
+    ]
+
+
 def test_nothing_is_fetched_from_elsewhere(site: Path) -> None:
     for path in pages(site):
         page = Page(path.read_text())
@@ -103,13 +134,13 @@ def test_a_broken_link_ends_the_build(tmp_path: Path) -> None:
         pytest.skip("mkdocs-material is not installed")
     copy = tmp_path / "copy"
     shutil.copytree(ROOT / "docs", copy / "docs")
-    for name in ("mkdocs.yml", "README.md", "LICENSE", "experiments", "traces"):
-        put = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
-        put(ROOT / name, copy / name)
+    for path in ROOT.iterdir():
+        if path.name != "docs" and path.name[0] != ".":
+            (copy / path.name).symlink_to(path)
     with (copy / "docs" / "kv.md").open("a") as page:
         page.write("\n[a](nothing.md) [b](model.md#nowhere) [c](../nowhere.py) [d](../traces/README.md#nowhere)\n")
     done = build(tmp_path / "site", "--config-file", str(copy / "mkdocs.yml"))
-    assert done.returncode and len(re.findall("WARNING.*a link", done.stderr)) == 4, done.stderr
+    assert done.returncode and len(re.findall("WARNING.*'kv.md'.*a link", done.stderr)) == 4, done.stderr
 
 
 @pytest.mark.skipif(not BROWSER, reason="no Chromium or Chrome on the path")

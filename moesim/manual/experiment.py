@@ -35,7 +35,8 @@ extension, others a YAML language server.
 """
 
 EXAMPLES: dict[str, str] = {
-    "trace": "trace: {synthetic: sticky, router: layerwise, persistence: 0.4, recall_1: 0.9}",
+    "trace, made up by rule": "trace: {synthetic: sticky, router: layerwise, persistence: 0.4, recall_1: 0.9}",
+    "trace, from a file": "trace: {file: smollm2-135m-decoupled, reveal: at-gate}",
     "memory": "memory: {slots: 4, scope: layer}             # 4 experts of each layer\n"
     "# or\n"
     "memory: {gpu: 24GB, workspace: 1GB, kv: {share: 0.4}}   # the experts get what is left",
@@ -52,10 +53,10 @@ EXAMPLES: dict[str, str] = {
     "machine": "machine: {expert_start: barrier, chunk_bytes: 4MiB}",
     "window": "window: {requests: 400, warmup: 100}",
 }
-"""by path; each is a part of an experiment, and a test reads them all"""
+"""by title or path; each is a part of an experiment, and a test reads them all"""
 
-TITLES = {"trace": "trace, made up by rule"}
-"""of sections whose path does not say it all"""
+TITLES = {"Captured": "trace, from a file", "Synthetic": "trace, made up by rule"}
+"""of sections whose path does not say it all, by definition"""
 MORE = {
     "memory": "[kv.md](kv.md) has one budget for experts and KV memory.",
     "traffic": "[traffic.md](traffic.md) says how arrivals, lengths and captured routing come together.",
@@ -93,10 +94,10 @@ def page() -> str:
     parts += ["## Shipped inputs", "\n".join(shipped), "Their provenance: [traces/README.md](../traces/README.md)."]
     for definition, paths in reader.sections.items():
         said = plain["$defs"][definition]
-        parts += [f"## {_title(paths)}", " ".join(said.get("description", "").split())]
+        parts += [f"## {_title(definition, paths)}", " ".join(said.get("description", "").split())]
         parts += [_table(reader.keys(reader.section(definition)["properties"], said.get("required", ())))]
         parts += [MORE[path] for path in paths if path in MORE]
-        parts += _examples(*paths)
+        parts += _examples(_title(definition, paths), *paths)
     return "\n\n".join(part.rstrip() for part in parts) + "\n"
 
 
@@ -151,7 +152,8 @@ class Reader:
         if name in LISTS:
             kind = LISTS[name]
             return f"a [{kind} policy](policies.md#{kind}): its name, a path, or `{{name: ..., its parameters}}`"
-        link = f"[keys](#{_anchor(_title(self.sections[name]))})"
+        title = _title(name, self.sections[name])
+        link = f"[{title}](#{_anchor(title)})"
         short = [form for form in self.definitions[name].get("anyOf", ()) if "properties" not in form]
         return " or ".join([*(self.values(form) for form in short), link])
 
@@ -163,8 +165,8 @@ class Reader:
                 yield key, forms[0]["enum"]
 
 
-def _title(paths: Sequence[str]) -> str:
-    return ", ".join(TITLES.get(path, path) for path in paths)
+def _title(definition: str, paths: Sequence[str]) -> str:
+    return TITLES.get(definition, ", ".join(paths))
 
 
 def _references(value: Mapping[str, Any]) -> list[str]:
@@ -221,7 +223,7 @@ def _table(keys: Iterator[Key]) -> str:
 
 
 def _examples(*paths: str) -> list[str]:
-    return [f"```yaml\n{EXAMPLES[path]}\n```" for path in paths if path in EXAMPLES]
+    return [f"```yaml\n{EXAMPLES[path]}\n```" for path in dict.fromkeys(paths) if path in EXAMPLES]
 
 
 def _anchor(title: str) -> str:

@@ -12,8 +12,10 @@ from pydantic_core import PydanticCustomError
 FORMAT: Literal["moesim-routing"] = "moesim-routing"
 VERSION: Literal[1] = 1
 
-Count = Annotated[int, Field(ge=1, strict=True)]
-Size = Annotated[int, Field(ge=0, strict=True)]
+Count = Annotated[int, Field(ge=1, le=10**7, strict=True)]
+Size = Annotated[int, Field(ge=0, le=10**12, strict=True)]
+Bytes = Annotated[int, Field(ge=1, le=2**53, strict=True)]
+MOST_KEYS = 10**6
 
 
 class PromptSource(BaseModel):
@@ -50,7 +52,7 @@ class RoutingMeta(BaseModel):
     m: Size = 0
     p: Size = 0
     key_map: list[list[Size]] | None = None
-    key_bytes: Count | list[Count]
+    key_bytes: Bytes | list[Bytes]
     label: Literal["captured", "synthetic"]
     device: str = ""
     dtype: str = ""
@@ -109,6 +111,8 @@ def _count_problems(meta: RoutingMeta) -> list[str]:
 def _key_problems(meta: RoutingMeta) -> list[str]:
     wrong = []
     keys = meta.layers * meta.experts
+    if keys > MOST_KEYS:
+        return [f"{meta.layers:,} layers of {meta.experts:,} experts are more than {MOST_KEYS:,} keys"]
     if meta.key_map is not None:
         shape = {len(row) for row in meta.key_map}
         if len(meta.key_map) != meta.layers or shape != {meta.experts}:

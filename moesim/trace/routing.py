@@ -23,6 +23,7 @@ from moesim.trace.writing import KEY, write_routing
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
 __all__ = ["PromptSource", "RoutingMeta", "RoutingTrace", "read_routing", "write_routing"]
 
@@ -112,11 +113,27 @@ def _parquet(path: Path, data: bytes) -> pa.Table:
             Problem(str(path), f"is truncated: {len(data)} bytes without the Parquet end mark; {EXPECTED}")
         )
     try:
-        return pq.read_table(pa.BufferReader(data)).combine_chunks()
+        file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
+        table = file.read().combine_chunks()
+        table.validate(full=True)
+        _count(file.metadata)
+        return table
     except (pa.ArrowException, OSError, ValueError) as error:
         raise InputError(
             Problem(str(path), f"is a damaged Parquet file ({str(error).splitlines()[0]}); {EXPECTED}")
         ) from error
+
+
+def _count(meta: pq.FileMetaData) -> None:
+    """Raise ValueError where the rows that the end of the file tells of are not those of its columns."""
+    groups = [meta.row_group(number) for number in range(meta.num_row_groups)]
+    if sum(group.num_rows for group in groups) != meta.num_rows:
+        raise ValueError(f"it counts {meta.num_rows} rows, and its parts {sum(group.num_rows for group in groups)}")
+    for group in groups:
+        for column in map(group.column, range(group.num_columns)):
+            width = 1 if "." not in column.path_in_schema else max(column.num_values // max(group.num_rows, 1), 1)
+            if column.num_values != width * group.num_rows:
+                raise ValueError(f"{column.path_in_schema} has {column.num_values} values in {group.num_rows} rows")
 
 
 def _meta(path: Path, table: pa.Table) -> RoutingMeta:

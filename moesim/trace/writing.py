@@ -67,7 +67,10 @@ class RoutingWriter:
             raise InputError(problems)
         table = self._table(part)
         if self._file is None:
-            self._file = pq.ParquetWriter(self.aside, table.schema, compression="zstd", compression_level=LEVEL)
+            # With checksums a flipped bit is noticed where it changes a route.
+            self._file = pq.ParquetWriter(
+                self.aside, table.schema, compression="zstd", compression_level=LEVEL, write_page_checksum=True
+            )
         self._file.write_table(table)
         self.sequences += part.sequences
         self.tokens += part.tokens

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from moesim.commands.terminal import JSON, Gather, bad_input, dump
+
+if TYPE_CHECKING:
+    from moesim.live.capture import Capture
+    from moesim.live.capture_settings import CaptureConfig
+    from moesim.live.prompts import Prompt
+    from moesim.live.target import Target
 
 LIVE = "needs PyTorch and transformers: pip install 'moesim[live]'"
 
@@ -53,6 +63,9 @@ def capture(
     dtype: Annotated[str, typer.Option(help="auto (as stored), float32, bfloat16 or float16.")] = "auto",
     threads: Annotated[int | None, typer.Option(metavar="N", min=1, help="Threads of the processor.")] = None,
     created: Annotated[str, typer.Option(metavar="DATE", help="Date to record [default: today].")] = "",
+    dense: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="The dense model of a refactorized one, if it has moved.")
+    ] = None,
     trust: Annotated[bool, typer.Option("--trust-remote-code", help="Run code that the model brings.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
     as_json: JSON = False,
@@ -81,103 +94,112 @@ def capture(
             import transformers  # noqa: F401
         except ImportError as error:
             raise InputError(Problem("moesim capture", LIVE)) from error
-        found = _run(
-            model, prompts, out, work, continuations, limit, values, device, threads, created, trust, quiet or as_json
+        count = threads or _cpus()
+        wanted = Wanted(
+            model, prompts, out, work, continuations, limit, values, device, count, created, dense, trust
         )
+        found = _run(wanted, quiet or as_json)
     if as_json:
         print(dump(found))
     else:
         print(_told(found))
 
 
-def stopping() -> Any:
+@contextmanager
+def stopping() -> Iterator[None]:
     """Ctrl-C ends the command with a line."""
-    from contextlib import contextmanager
-
-    @contextmanager
-    def block() -> Any:
-        try:
-            yield
-        except KeyboardInterrupt:
-            print("moesim: stopped; the same command goes on from the parts that are done", file=sys.stderr)
-            raise typer.Exit(130) from None
-
-    return block()
+    try:
+        yield
+    except KeyboardInterrupt:
+        print("moesim: stopped; the same command goes on from the parts that are done", file=sys.stderr)
+        raise typer.Exit(130) from None
 
 
-def _run(
-    model: str,
-    prompts: Path,
-    out: Path,
-    work: Path | None,
-    continuations: Path | None,
-    limit: int | None,
-    values: dict[str, Any],
-    device: str,
-    threads: int | None,
-    created: str,
-    trust: bool,
-    quiet: bool,
-) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What the command line says, unchecked; `values` are the settings."""
+
+    model: str
+    prompts: Path
+    out: Path
+    work: Path | None
+    continuations: Path | None
+    limit: int | None
+    values: dict[str, Any]
+    device: str
+    threads: int
+    created: str
+    dense: str | None
+    trust: bool
+
+
+def _run(wanted: Wanted, quiet: bool) -> dict[str, Any]:
     """Check everything, do the work, and say what came of it."""
-    import logging
-    import os
-
     import torch
 
     from moesim.errors import InputError, Problem
     from moesim.live.capture import Capture
     from moesim.live.capture_files import write_traces
-    from moesim.live.capture_settings import CaptureConfig, checked
-    from moesim.live.prompts import CONTINUATIONS, Limits, Prompt, forced, read_prompts, write_prompts
-    from moesim.live.target import Target, load_target
+    from moesim.live.prompts import CONTINUATIONS, write_prompts
 
-    if quiet:
-        import transformers
-
-        transformers.utils.logging.disable_progress_bar()
-        logging.getLogger("transformers").setLevel(logging.ERROR)
-    threads = threads or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    torch.set_num_threads(threads)
-    gather = Gather()
-    gather(lambda: _out_problems(out, values["text_only"]))
-    config = gather(lambda: checked(values))
-    target: Target | None = gather(lambda: load_target(model, device=device, dtype=values["dtype"], trust=trust))
-
-    def read() -> list[Prompt]:
-        limits = target.limits if target else Limits(2**31)
-        encode = target.encode if target else (lambda text: [0])
-        found = read_prompts(prompts, encode, limits, output=values["output"], first=limit)
-        return forced(found, continuations, limits, limit) if continuations else found
-
-    todo = gather(read)
-    gather.check()
-    assert isinstance(config, CaptureConfig) and target is not None and todo is not None
-    job = Capture(target, todo, config, work or Path("results") / "capture" / out.stem, device, quiet, created)
-    if not config.text_only:
-        _top_problems(job)
+    torch.set_num_threads(wanted.threads)
+    out = wanted.out
+    config, target, prompts = _checked(wanted)
+    work = wanted.work or Path("results") / "capture" / out.stem
+    job = Capture(target, prompts, config, work, wanted.device, quiet, wanted.created)
+    _check_top(job)
     job.run()
     try:
         if config.text_only:
             write_prompts(out, job.continued())
             files = [out]
         else:
-            files = write_traces(job, out, command_of(sys.argv), threads)
+            files = write_traces(job, out, command_of(sys.argv), wanted.threads)
     except OSError as error:
         raise InputError(Problem(str(out), f"cannot be written ({error.strerror})")) from error
-    tokens = sum(len(prompt.ids) for prompt in todo), sum(int(a["outputs"].sum()) for _, a in job.parts())
     return {
         "files": {str(file): file.stat().st_size for file in files},
-        "continuations": str(job.work / CONTINUATIONS),
-        "sequences": len(todo),
-        "prompt_tokens": tokens[0],
-        "output_tokens": tokens[1],
+        "continuations": str(work / CONTINUATIONS),
+        "sequences": len(prompts),
+        "prompt_tokens": sum(len(prompt.ids) for prompt in prompts),
+        "output_tokens": sum(int(arrays["outputs"].sum()) for _, arrays in job.parts()),
         "layers": len(job.blocks),
         "overhead": job.facts()["overhead"],
     }
 
 
-def _out_problems(out: Path, text_only: bool) -> None:
+def _checked(wanted: Wanted) -> tuple[CaptureConfig, Target, list[Prompt]]:
+    """Settings, model and prompts. Raises InputError with the mistakes of all of them."""
+    from moesim.live.capture_settings import checked
+    from moesim.live.prompts import Limits, forced, read_prompts
+    from moesim.live.target import load_target
+
+    gather, values = Gather(), wanted.values
+    gather(lambda: _check_out(wanted.out, values["text_only"]))
+    config = gather(lambda: checked(values))
+    target = gather(
+        lambda: load_target(
+            wanted.model,
+            device=wanted.device,
+            dtype=config.dtype if config else "auto",
+            trust=wanted.trust,
+            dense=wanted.dense,
+        )
+    )
+
+    def read() -> list[Prompt]:
+        limits = target.limits if target else Limits(2**31)
+        encode = target.encode if target else (lambda text: [0])
+        found = read_prompts(wanted.prompts, encode, limits, output=values["output"], first=wanted.limit)
+        return forced(found, wanted.continuations, limits, wanted.limit) if wanted.continuations else found
+
+    prompts = gather(read)
+    gather.check()
+    assert config is not None and target is not None and prompts is not None
+    return config, target, prompts
+
+
+def _check_out(out: Path, text_only: bool) -> None:
     from moesim.errors import InputError, Problem
 
     suffix = ".jsonl" if text_only else ".parquet"
@@ -187,13 +209,19 @@ def _out_problems(out: Path, text_only: bool) -> None:
         raise InputError(Problem("--out", f"{out} is a folder; expected a file"))
 
 
-def _top_problems(job: Any) -> None:
+def _check_top(job: Capture) -> None:
     from moesim.errors import InputError, Problem
 
+    if job.config.text_only:
+        return
     top, least = job.config.top, min(2 * job.k, job.experts)
     if top is not None and job.top and not least <= top <= job.experts:
         text = f"is {top}; of {job.experts} experts with k = {job.k} it must be in {least}..{job.experts}"
         raise InputError(Problem("--top", text))
+
+
+def _cpus() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def command_of(argv: list[str]) -> str:

@@ -71,7 +71,7 @@ class Capture:
         refactorized = self.target.refactorized
         if refactorized is not None and refactorized.router is not None:
             router = refactorized.router
-            return [router_block(router, int(router.config.experts), 1)]
+            return [router_block(router, int(router.config.experts), int(refactorized.meta["k"]))]
         return find_blocks(self.target.model, self.target.name, self.device)
 
     @property

@@ -164,7 +164,7 @@ def _meta(
 def _key_bytes(capture: Capture) -> int | list[int]:
     refactorized = capture.target.refactorized
     if refactorized is not None:
-        return int(refactorized.key_bytes)
+        return int(refactorized.meta["key_bytes"])
     scale = capture.target.weight_bytes
     sizes = [block.weights_of_key * scale + block.other_bytes for block in capture.blocks]
     if len(set(sizes)) == 1:
@@ -193,8 +193,12 @@ def _report(capture: Capture, counts: dict[str, Any], sample: bool) -> dict[str,
 
 def _of_model(capture: Capture) -> dict[str, Any]:
     """What the refactorized model's folder says of itself."""
-    meta = getattr(capture.target.refactorized, "meta", None)
-    return {"model": meta} if isinstance(meta, dict) else {}
+    refactorized = capture.target.refactorized
+    if refactorized is None:
+        return {}
+    meta = dict(refactorized.meta)
+    meta["base"] = {name: value for name, value in meta.get("base", {}).items() if name != "found"}
+    return {"refactorized": meta}
 
 
 def _notes(capture: Capture, full: bool, sample: bool) -> str:

@@ -7,14 +7,15 @@ how the choice is read (`Form`), so that what is recorded is what the experts we
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from moesim.errors import InputError, Problem
+from moesim.live.probe import PROBE, Candidate, Seen, candidates_in, probe, rows_of, tensors
 
 Form = Literal["called", "scored", "counted", "router"]
 """called: the experts get (states, indices, weights), as in current transformers; scored: the gate gives a score for
@@ -25,7 +26,6 @@ LOOKED_FOR = (
     "looked for a module with experts (a list of like modules, or parameters [experts, ...] of three dimensions) "
     "beside a gate with a weight [experts, width], the experts being given each token's indices and weights"
 )
-PROBE = 7  # tokens of the pass; few, and unlike usual k
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,137 +76,33 @@ def find_blocks(model: Any, place: str, device: str = "cpu") -> list[MoEBlock]:
 
     Raises InputError with what was looked for and what was found, where there is none or one cannot be traced.
     """
-    candidates = list(_candidates(model))
+    candidates = list(candidates_in(model))
     if not candidates:
         text = f"has no MoE block: {LOOKED_FOR}; none of its {sum(1 for _ in model.modules())} modules is that. "
         raise InputError(Problem(place, text + "Of a dense model --text-only captures the continuations"))
-    seen = _probe(model, candidates, device)
+    seen = probe(model, candidates, device)
     known = {id(value) for value in (*model.parameters(), *model.buffers())}
     blocks, problems = [], []
-    for candidate in sorted(candidates, key=lambda one: seen[one.name].order):
-        found = _block(candidate, seen[candidate.name], known)
+    for candidate, mine in sorted(zip(candidates, seen, strict=True), key=lambda pair: pair[1].order):
+        found = _block(candidate, mine, known)
         if isinstance(found, MoEBlock):
             blocks.append(found)
         elif found:
-            problems.append(Problem(f"{place}: {candidate.name}", found))
+            problems.append(Problem(f"{place}: {candidate.name}.{candidate.child}", found))
     if problems or not blocks:
         lacking = [] if blocks else [Problem(place, f"has no MoE block that can be traced: {LOOKED_FOR}")]
         raise InputError(lacking + problems[:8])
     return blocks
 
 
-def tensors(value: Any) -> list[Tensor]:
-    """The tensors in a module's output, in order."""
-    if isinstance(value, Tensor):
-        return [value]
-    if isinstance(value, Mapping):
-        value = list(value.values())
-    return [one for part in value for one in tensors(part)] if isinstance(value, Sequence) else []
-
-
 def _flat(value: Tensor) -> Tensor:
     return value.reshape(-1, value.shape[-1])
-
-
-# ---- candidates, by their parameters
-
-
-@dataclass(frozen=True, slots=True)
-class _Candidate:
-    name: str
-    experts: nn.Module
-    counts: tuple[int, ...]
-    gates: tuple[nn.Module, ...]
-
-
-def _candidates(model: nn.Module) -> Iterator[_Candidate]:
-    for name, block in model.named_modules():
-        children = [child for _, child in block.named_children()]
-        for child in children:
-            counts = _expert_counts(child)
-            gates = tuple(one for one in children if one is not child and _is_gate(one, counts))
-            if counts and gates:
-                yield _Candidate(name, child, counts, gates)
-
-
-def _expert_counts(module: nn.Module) -> tuple[int, ...]:
-    """How many experts a module may hold (usually one number), or nothing."""
-    if isinstance(module, nn.ModuleList | nn.ModuleDict):
-        inside = list(module.children())
-        alike = len({type(one) for one in inside}) == 1 and any(True for _ in module.parameters())
-        return (len(inside),) if alike and len(inside) > 1 else ()
-    if isinstance(module, nn.modules.conv._ConvNd):
-        return ()
-    own = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
-    return tuple(sorted({value.shape[0] for value in own if value.ndim >= 3 and value.shape[0] > 1}))
-
-
-def _is_gate(module: nn.Module, counts: tuple[int, ...]) -> bool:
-    return any(value.ndim == 2 and value.shape[0] in counts for value in module.parameters())
-
-
-# ---- what one forward pass shows
-
-
-@dataclass(slots=True)
-class _Seen:
-    """What a pass showed of a candidate; `rows` counts the tokens that each expert of a list was given."""
-
-    order: int = 1 << 30
-    calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = field(default_factory=list)
-    gates: list[tuple[nn.Module, tuple[Any, ...], dict[str, Any], list[Tensor]]] = field(default_factory=list)
-    rows: dict[int, int] = field(default_factory=dict)
-
-
-@torch.no_grad()
-def _probe(model: Any, candidates: Sequence[_Candidate], device: str) -> dict[str, _Seen]:
-    seen = {candidate.name: _Seen() for candidate in candidates}
-    handles: list[Any] = []
-
-    def watch(candidate: _Candidate) -> None:
-        mine = seen[candidate.name]
-
-        def begun() -> None:
-            mine.order = min(mine.order, sum(len(one.gates) + len(one.calls) for one in seen.values()))
-
-        def called(module: nn.Module, args: Any, kwargs: Any) -> None:
-            begun()
-            mine.calls.append((args, kwargs))
-
-        def gated(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-            begun()
-            mine.gates.append((module, args, kwargs, [part.detach().clone() for part in tensors(output)]))
-
-        def counted(number: int) -> Any:
-            def add(module: nn.Module, args: Any) -> None:
-                mine.rows[number] = mine.rows.get(number, 0) + _rows(args[0] if args else None)
-
-            return add
-
-        handles.append(candidate.experts.register_forward_pre_hook(called, with_kwargs=True))
-        handles.extend(gate.register_forward_hook(gated, with_kwargs=True) for gate in candidate.gates)
-        if isinstance(candidate.experts, nn.ModuleList | nn.ModuleDict):
-            inside = enumerate(candidate.experts.children())
-            handles.extend(expert.register_forward_pre_hook(counted(number)) for number, expert in inside)
-
-    for candidate in candidates:
-        watch(candidate)
-    try:
-        model(input_ids=torch.arange(PROBE, device=device)[None] + 1, use_cache=False)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return seen
-
-
-def _rows(value: object) -> int:
-    return value.numel() // max(value.shape[-1], 1) if isinstance(value, Tensor) else 0
 
 
 # ---- from both to a block
 
 
-def _block(candidate: _Candidate, seen: _Seen, known: set[int]) -> MoEBlock | str:
+def _block(candidate: Candidate, seen: Seen, known: set[int]) -> MoEBlock | str:
     """The block, or why it cannot be traced; "" where it is no MoE block at all."""
     if not seen.calls and not seen.rows:
         return ""  # was not run, or is a list of layers: nothing is routed here
@@ -234,7 +130,7 @@ def _block(candidate: _Candidate, seen: _Seen, known: set[int]) -> MoEBlock | st
     return f"{count} experts and a gate, but what a token chose cannot be seen: {what}; experts get {got}"
 
 
-def _called(candidate: _Candidate, seen: _Seen) -> tuple[Tensor, tuple[Any, Any]] | None:
+def _called(candidate: Candidate, seen: Seen) -> tuple[Tensor, tuple[Any, Any]] | None:
     """Indices that the experts were given, and where they and their weights stand among the arguments."""
     if not seen.calls:
         return None
@@ -247,7 +143,7 @@ def _called(candidate: _Candidate, seen: _Seen) -> tuple[Tensor, tuple[Any, Any]
         and not value.is_floating_point()
         and value.dtype != torch.bool
         and value.ndim >= 2
-        and _rows(value) == PROBE
+        and rows_of(value) == PROBE
         and value.shape[-1] <= max(candidate.counts)
     }
     for at, index in whole.items():
@@ -295,11 +191,11 @@ class _Gate:
         return _shapes((tuple(self.output), {}))
 
 
-def _gate(candidate: _Candidate, seen: tuple[Any, ...], known: set[int]) -> _Gate | None:
+def _gate(candidate: Candidate, seen: tuple[Any, ...], known: set[int]) -> _Gate | None:
     module, args, kwargs, output = seen
     index = weights = logits = None
     for at, part in enumerate(output):
-        if part.ndim < 2 or _rows(part) != PROBE or part.dtype == torch.bool:
+        if part.ndim < 2 or rows_of(part) != PROBE or part.dtype == torch.bool:
             continue
         if not part.is_floating_point():
             index = at if index is None else index
@@ -327,7 +223,7 @@ def _extra(args: tuple[Any, ...], kwargs: dict[str, Any], known: set[int]) -> An
     return (args[1:], kwargs) if args and fixed else None
 
 
-def _size(candidate: _Candidate) -> dict[str, int]:
+def _size(candidate: Candidate) -> dict[str, int]:
     """What one expert holds."""
     own = [*candidate.experts.parameters(), *candidate.experts.buffers()]
     count = min(candidate.counts)

@@ -50,13 +50,17 @@ class Target:
         return found.hexdigest()
 
 
-def load_target(model: str, *, device: str = "cpu", dtype: str = "auto", trust: bool = False) -> Target:
-    """Load a model. Raises InputError where it is missing, truncated, damaged or not a causal language model."""
+def load_target(
+    model: str, *, device: str = "cpu", dtype: str = "auto", trust: bool = False, dense: str | None = None
+) -> Target:
+    """Load a model; `dense` is where the dense model of a refactorized one is, if not where its folder says.
+
+    Raises InputError where it is missing, truncated, damaged or not a causal language model."""
     if device.partition(":")[0] == "cuda" and not torch.cuda.is_available():
         raise InputError(Problem("--device", f"is {device}, but torch finds no CUDA device here; cpu is there"))
     path = Path(model)
     if (path / "refactorized.json").is_file():
-        return _refactorized(path, device, dtype)
+        return _refactorized(path, device, dtype, dense)
     if model.lower() == SHIPPED or path.suffix == ".gguf":
         return _gguf(None if model.lower() == SHIPPED else path, device, dtype)
     if path.exists() and not (path / "config.json").is_file():
@@ -64,14 +68,13 @@ def load_target(model: str, *, device: str = "cpu", dtype: str = "auto", trust: 
     return _hugging_face(model, device, dtype, trust)
 
 
-def _refactorized(folder: Path, device: str, dtype: str) -> Target:
+def _refactorized(folder: Path, device: str, dtype: str, dense: str | None) -> Target:
     from moesim.live.refactorized import load_refactorized
 
-    found = load_refactorized(folder, device=device)
+    found = load_refactorized(folder, model=dense, device=device)
     if dtype != "auto":
         found.model.to(DTYPES[dtype])
-    name = f"{found.meta['model']} ({found.meta['scheme']})" if isinstance(found.meta, dict) else folder.name
-    return _target(found.model, found.tokenizer, name, 2, found)
+    return _target(found.model, found.tokenizer, found.meta["model"], 2, found)
 
 
 def _gguf(path: Path | None, device: str, dtype: str) -> Target:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 KEY = b"moesim"
 PHASES = ("prompt", "output")
 LEVEL = 12
+DISTINCT = 128
 
 
 def write_routing(path: Path | str, trace: RoutingTrace) -> None:
@@ -68,9 +69,8 @@ class RoutingWriter:
         table = self._table(part)
         if self._file is None:
             # With checksums a flipped bit is noticed where it changes a route.
-            self._file = pq.ParquetWriter(
-                self.aside, table.schema, compression="zstd", compression_level=LEVEL, write_page_checksum=True
-            )
+            options = {"compression": "zstd", "compression_level": LEVEL, "write_page_checksum": True}
+            self._file = pq.ParquetWriter(self.aside, table.schema, use_dictionary=_few(table), **options)
         self._file.write_table(table)
         self.sequences += part.sequences
         self.tokens += part.tokens
@@ -106,6 +106,21 @@ class RoutingWriter:
                 columns[f"predicted_{distance}_weights"] = _lists(trace.predicted_weights[distance], np.float16)
         document = json.dumps(self.meta.model_dump(mode="json"), ensure_ascii=False)
         return pa.table(columns).replace_schema_metadata({KEY: document.encode()})
+
+
+def _few(table: pa.Table) -> list[str]:
+    """Columns with few values: a dictionary suits them, and lets others (unrounded weights) grow by a quarter."""
+    found = []
+    for field in table.schema:
+        column = table[field.name].combine_chunks()
+        if field.name.endswith("weights"):
+            flat = column.flatten().to_numpy(zero_copy_only=False)
+            if len(np.unique(flat.view(np.uint16))) > DISTINCT:
+                continue
+            found.append(f"{field.name}.list.element")
+        else:
+            found.append(field.name if not hasattr(field.type, "list_size") else f"{field.name}.list.element")
+    return found
 
 
 def _lists(values: np.ndarray, dtype: type) -> pa.Array:

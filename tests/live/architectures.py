@@ -46,7 +46,7 @@ COUNTED = {"num_experts": E, "num_experts_per_tok": K}
 
 @dataclass(frozen=True)
 class Rule:
-    """How a gate gets from logits to its choice: scores, a bias for the choice only, groups, and what becomes of weights."""
+    """How a gate gets from logits to its choice: scores, groups, what becomes of the weights, a factor."""
 
     scores: str = "softmax"
     groups: str = ""

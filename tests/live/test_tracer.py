@@ -99,7 +99,7 @@ def test_probabilities_are_those_of_the_gates_logits():
 
 
 class Listed(torch.nn.Module):
-    """A block as models of their own code write them: a linear gate and a list of experts that are called one by one."""
+    """A block as models with code of their own have it: a linear gate and a list of experts, called one by one."""
 
     def __init__(self, limited: bool = False) -> None:
         super().__init__()
@@ -149,7 +149,7 @@ def test_a_list_whose_choice_the_gate_does_not_explain_is_refused():
         find_blocks(model, "m")
     text = str(told.value)
     assert "m: has no MoE block that can be traced: looked for a module with experts" in text
-    assert "m: model.layers.0.mlp: 8 experts and a gate, but what a token chose cannot be seen" in text
+    assert "m: model.layers.0.mlp.experts: 8 experts and a gate, but what a token chose cannot be seen" in text
     assert "Linear gives float32 [7, 8]" in text
 
 
@@ -163,7 +163,7 @@ def test_an_architecture_whose_experts_are_not_given_a_choice_is_refused():
     with pytest.raises(InputError) as told:
         find_blocks(model, "JetMoE")
     assert "JetMoE: has no MoE block that can be traced" in str(told.value)
-    assert "JetMoE: model.layers.0.mlp:" in str(told.value)
+    assert "JetMoE: model.layers.0.mlp.input_linear: " in str(told.value)
 
 
 def test_experts_without_weights_are_nobodys():

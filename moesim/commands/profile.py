@@ -49,6 +49,10 @@ def profile(
         str, typer.Option(metavar="RATE", help="Copies held to so many bytes a second (2GB), for a slower link.")
     ] = "",
     throttle_ns: Annotated[int, typer.Option(min=0, help="And to so many ns a copy besides.")] = 0,
+    host_from: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Take host times from live runs that calibrate (docs/validation.md)."),
+    ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads that compute [default: all but one].")] = None,
     memory: Annotated[str, typer.Option(help="Most bytes for weights (8GB). [default: half of what is free]")] = "",
     name: Annotated[str, typer.Option(help="First part of the tables' names. [default: cpu, or the GPU's name]")] = "",
@@ -65,6 +69,7 @@ def profile(
         from moesim.errors import InputError, Problem, unknown
         from moesim.hardware.shape import load_shape
         from moesim.live import machine
+        from moesim.live.host_costs import host_of_runs
         from moesim.live.points import QUICK_SIZES, SIZES, default_points, with_points
         from moesim.live.profiler import Settings, check_what
         from moesim.live.timing import Effort
@@ -81,6 +86,7 @@ def profile(
             gather.problems.append(Problem("--experts", unknown("way", experts, WAYS)))
         given_sizes = gather(lambda: [_bytes("--sizes", part) for part in sizes.split(",")] if sizes else None)
         held = gather(lambda: _throttle(throttle, throttle_ns))
+        gather(lambda: host_of_runs(host_from) if host_from else None)
         room = gather(lambda: _bytes("--memory", memory) if memory else None)
         if given_sizes and (len(given_sizes) < 2 or given_sizes != sorted(set(given_sizes))):
             gather.problems.append(Problem("--sizes", "needs two sizes or more, each above the one before it"))
@@ -102,6 +108,7 @@ def profile(
                 shape=model, device=there, threads=threads or _threads(), name=name or machine.short_name(there),
                 points=grids[model.name] or {}, what=sections, experts=_way(experts, kind),
                 sizes=given_sizes or (QUICK_SIZES if quick else SIZES), memory=room, throttle=held, command=_command(),
+                host_from=host_from,
                 effort=Effort(min(repeats, 10), 3, min(seconds, 0.05), 2) if quick else Effort(repeats, 5, seconds),
             )
             for model in models

@@ -5,16 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from itertools import cycle
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from moesim import policy
+from moesim.errors import InputError, Problem
 from moesim.experiment import PolicySpec
 from moesim.hardware.shape import ModelShape
 from moesim.live.copies import Copier
 from moesim.live.timing import Clock, Effort, Spread
 from moesim.policy import BatchPolicy, Limits
+from moesim.results import Results
 from moesim.sim.scheduler import Scheduler
 
 REQUESTS = 8
@@ -49,6 +52,32 @@ def host_costs(
             copier.wait(copy)
         found["copy_submit"] = Spread.of(times)
     return found
+
+
+def host_of_runs(folder: Path) -> dict[str, Spread]:
+    """`HostCosts` as live runs had them: medians of the settings that calibrate (`validation: {role: calibrate}`).
+
+    What no run did is left out. Raises InputError where the folder holds no live runs, or none that calibrates: what a
+    setting was fitted to is no evidence for it, so that none of those that judge are read.
+    """
+    results = Results.load(folder)
+    if "live_launch_ns" not in results.summary:
+        raise InputError(Problem("--host-from", f"{folder} holds no live runs (moesim live writes them)"))
+    roles = [config.validation.role if config.validation else "judge" for config in results.configs]
+    of_run = [role for role, config in zip(roles, results.configs, strict=True) for _ in range(config.replications)]
+    table = results.summary[[of_run[run] == "calibrate" for run in results.summary["run"]]]
+    if table.empty:
+        text = f"{folder} has no setting that calibrates; give one validation: {{role: calibrate}} in the experiment"
+        raise InputError(Problem("--host-from", text))
+    launch = table["live_launch_ns"]
+    columns = {
+        "launch": launch,
+        "sync": table["live_sync_ns"],
+        "copy_submit": table["live_copy_submit_ns"],
+        "decision": (table["live_step_ns"] - launch).clip(lower=0)[(table["live_step_ns"] >= 0) & (launch >= 0)],
+    }
+    known = {name: [int(value) for value in column if value >= 0] for name, column in columns.items()}
+    return {name: Spread.of(values) for name, values in known.items() if values}
 
 
 def _repeated(call: Callable[[], object], effort: Effort, clock: Clock, device: torch.device) -> Spread:

@@ -25,7 +25,7 @@ from moesim.hardware.shape import ModelShape
 from moesim.live import machine
 from moesim.live.bench import Bench, Room, room_of
 from moesim.live.copies import Throttle
-from moesim.live.host_costs import host_costs
+from moesim.live.host_costs import host_costs, host_of_runs
 from moesim.live.links import LinkBench
 from moesim.live.points import SIZES, Axes, real, size_of
 from moesim.live.timing import Effort, Spread, Timer
@@ -55,6 +55,8 @@ class Settings:
     command: str = "moesim profile"
     check: bool = True
     """measure the points that are left out"""
+    host_from: Path | None = None
+    """results of live runs, whose host times are taken in place of those that are measured by themselves"""
 
     @property
     def label(self) -> str:
@@ -67,7 +69,9 @@ class Settings:
         throttle = [self.throttle.bytes_per_second, self.throttle.fixed_ns] if self.throttle else None
         effort = [self.effort.repeats, self.effort.least, self.effort.seconds, self.check]
         device = [machine.describe(self.device, self.threads), machine.versions(self.device)]
-        return {"device": device, "shape": of_shape, "points": points, "effort": effort, "throttle": throttle}
+        runs = str(self.host_from) if section == "host" and self.host_from else ""
+        known = {"device": device, "shape": of_shape, "points": points, "effort": effort, "throttle": throttle}
+        return known | ({"runs": runs} if runs else {})
 
 
 class Sections:
@@ -124,17 +128,18 @@ class Profiler:
     def run(self) -> dict[str, Any]:
         """Measure what is asked for and not done yet; section -> what it found, of all that are done."""
         found = {}
-        with torch.no_grad():
-            for name in SECTIONS:
-                identity = self.settings.identity(name)
-                kept = self.sections.read(name, identity)
-                if kept is None and name in self.settings.what:
-                    self.say(f"{self.settings.label}: {name}")
+        for name in SECTIONS:
+            identity = self.settings.identity(name)
+            kept = self.sections.read(name, identity)
+            if kept is None and name in self.settings.what:
+                self.say(f"{self.settings.label}: {name}")
+                # Kernels as the engine's stream runs them; what other threads write must not be inference tensors.
+                with torch.no_grad() if name in ("host", "link") else torch.inference_mode():
                     kept = self._measure(name)
-                    self.sections.write(name, identity, kept)
-                    self.bench.forget()
-                if kept is not None:
-                    found[name] = kept
+                self.sections.write(name, identity, kept)
+                self.bench.forget()
+            if kept is not None:
+                found[name] = kept
         return found
 
     def _measure(self, name: str) -> Any:
@@ -143,6 +148,8 @@ class Profiler:
             return machine.peaks(settings.device, self.bench.dtype, self.timer)
         if name == "host":
             spreads = host_costs(settings.shape, settings.device, settings.effort)
+            if settings.host_from is not None:
+                spreads |= host_of_runs(settings.host_from)
             return {key: [spread.ns, spread.p10, spread.p90, spread.repeats] for key, spread in spreads.items()}
         if name == "link":
             return self._link()

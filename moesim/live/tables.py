@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,9 @@ from moesim.live.profiler import KERNELS, Profiler, Settings, as_asked, grid_poi
 from moesim.live.weights import DTYPES
 
 OTHER = {"looped": "grouped", "grouped": "looped"}
+SPREAD = ("ns", "p10", "p90", "repeats")
+UNTOLD: dict[str, Any] = {"key_map": (), "key_sizes": ()}
+"""of a shape, what a table does not hold"""
 HOST = ("launch", "sync", "copy_submit", "decision")
 PEAKS = {
     "bytes_per_second": ("bytes/s", "measured: reading 256 MiB once"),
@@ -31,6 +35,10 @@ METHOD = (
     "context than requests) hold the nearest point that can. experts: {experts}, tokens shared evenly unless there is "
     "an axis largest; the other way is among the variants. left_out: interpolation at points that were measured and "
     "are not in the grid, relative; again: the same grid point measured twice."
+)
+FITTED = (
+    "host_ns are not of single calls: they are medians over the live runs in {folder} that calibrate (role: calibrate), "
+    "as the engine paid them, threads that wake each other included."
 )
 CLOCKS = {
     "cpu": "by the wall clock, dispatch included",
@@ -68,6 +76,8 @@ def cost_document(settings: Settings, found: dict[str, Any], room: Room) -> dict
     shape, way = settings.shape, settings.experts
     dtype = str(DTYPES[shape.dense_bits]).removeprefix("torch.")
     method = METHOD.format(clock=CLOCKS[settings.device.type], dtype=dtype, flush=room.flush, experts=way)
+    if settings.host_from is not None:
+        method += f" {FITTED.format(folder=settings.host_from.name)}"
     host = {name: found["host"][name] for name in HOST}
     return {
         "format": "moesim-costs",
@@ -90,7 +100,7 @@ def cost_document(settings: Settings, found: dict[str, Any], room: Room) -> dict
 
 def constant(values: Sequence[int]) -> dict[str, Any]:
     """A component without axes: [ns, p10, p90, repeats]."""
-    return {"axes": {}, **dict(zip(("ns", "p10", "p90", "repeats"), values, strict=True))}
+    return {"axes": {}, **dict(zip(SPREAD, values, strict=True))}
 
 
 def link_document(settings: Settings, found: dict[str, Any]) -> dict[str, Any]:
@@ -115,25 +125,53 @@ def link_document(settings: Settings, found: dict[str, Any]) -> dict[str, Any]:
 def profile(settings: Settings, folder: Path, *, quiet: bool = False) -> dict[str, Path]:
     """Measure and write `kernels/NAME.json` and `links/NAME.json` under `folder`; "costs" and "link" -> the files.
 
-    A table that lacks a section is not written; what is there is kept for the next call.
+    What is not asked for stays as a table that is there has it, if that was measured on this device for this shape. A
+    table that lacks a section all the same is not written; what was measured is kept for the next call.
     """
     if settings.device.type == "cpu":
         torch.set_num_threads(settings.threads)
     profiler = Profiler(settings, folder, quiet=quiet)
     found = profiler.run()
+    there = known_sections(settings, folder / "kernels" / f"{settings.label}.json")
     needs = {"costs": {*KERNELS, "host", "peaks"}, "link": {"link"}}
     written: dict[str, Path] = {}
     for kind, sections in needs.items():
-        if missing := sorted(sections - found.keys()):
-            if sections & set(settings.what):
-                profiler.say(f"{kind}: not written yet, not measured are {', '.join(missing)}")
+        if not sections & set(settings.what):
             continue
-        document = cost_document(settings, found, profiler.room) if kind == "costs" else link_document(settings, found)
+        kept = {name: there[name] for name in sections - found.keys() if name in there}
+        if missing := sorted(sections - found.keys() - kept.keys()):
+            profiler.say(f"{kind}: not written yet, not measured are {', '.join(missing)}")
+            continue
+        if kind == "costs":
+            document = cost_document(settings, found | kept, profiler.room)
+            if kept:
+                document["command"] = f"{there['command']}; {document['command']}"
+        else:
+            document = link_document(settings, found)
         written[kind] = write_table(folder, kind, document)
         profiler.say(f"{kind}: {written[kind]}")
-    if len(written) == len(needs):
+    if {kind for kind, sections in needs.items() if sections & set(settings.what)} == written.keys():
         profiler.sections.remove()
     return written
+
+
+def known_sections(settings: Settings, path: Path) -> dict[str, Any]:
+    """Sections of a table measured on this device for this shape, and its command; nothing where it was not."""
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        file = CostFile.model_validate(document)
+    except (OSError, ValueError):
+        return {}
+    here = machine.describe(settings.device, settings.threads), settings.shape.model_copy(update=UNTOLD)
+    if file.label != "MEASURED" or (file.device, file.shape) != here:
+        return {}
+    parts, variants = document["components"], document["variants"]
+    found = {name: parts[name] for name in KERNELS if name in parts}
+    other = next((way for way in OTHER if f"experts_{way}" in variants), "grouped")
+    found["experts"] = {OTHER[other]: parts["experts"], other: variants[f"experts_{other}"]}
+    found["peaks"] = {row["name"].removeprefix("peak "): row["value"] for row in document["constants"]}
+    found["host"] = {name: [variants[f"host_{name}"][key] for key in SPREAD] for name in HOST}
+    return found | {"command": document["command"]}
 
 
 def write_table(folder: Path, kind: str, document: dict[str, Any]) -> Path:

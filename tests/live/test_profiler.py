@@ -19,6 +19,7 @@ from moesim.hardware.shape import ModelShape  # noqa: E402
 from moesim.live import machine  # noqa: E402
 from moesim.live.bench import Room  # noqa: E402
 from moesim.live.copies import Throttle  # noqa: E402
+from moesim.live.host_costs import host_of_runs  # noqa: E402
 from moesim.live.links import speed  # noqa: E402
 from moesim.live.profiler import SECTIONS, Profiler, Settings, check_what  # noqa: E402
 from moesim.live.tables import amounts_of, profile  # noqa: E402
@@ -94,13 +95,28 @@ def test_an_interrupted_profile_goes_on(tmp_path: Path, monkeypatch: pytest.Monk
     assert sorted(done) == sorted([*SECTIONS, "experts"]), "no section but the stopped one was measured twice"
 
 
-def test_parts_come_together_and_what_changed_is_measured_again(tmp_path: Path) -> None:
+def test_parts_come_together(tmp_path: Path) -> None:
     kernels = check_what(["kernels"])
-    assert profile(settings(what=kernels), tmp_path, quiet=True).keys() == {"costs"}
+    assert profile(settings(what=("gate", "link")), tmp_path, quiet=True).keys() == {"link"}, "most is not there yet"
     other = {**POINTS, "gate": {"tokens": [1, 2]}}
-    lacking = Profiler(settings(what=("link",), points=other), tmp_path, quiet=True).run()
-    assert set(SECTIONS) - lacking.keys() == {"gate"}
-    assert profile(settings(what=("link",)), tmp_path, quiet=True).keys() == {"costs", "link"}
+    kept = Profiler(settings(what=(), points=other), tmp_path, quiet=True).run()
+    assert set(kept) == {"link"}, "what was measured at other points counts no more"
+    assert profile(settings(what=kernels), tmp_path, quiet=True).keys() == {"costs"}
+
+
+def test_one_part_is_measured_again_and_the_rest_stays(tmp_path: Path) -> None:
+    first = json.loads(profile(settings(), tmp_path, quiet=True)["costs"].read_text())
+    for way in ("looped", "grouped"):
+        changed = settings(what=("gate",), points={**POINTS, "gate": {"tokens": [1, 2]}}, experts=way, command="again")
+        second = json.loads(profile(changed, tmp_path, quiet=True)["costs"].read_text())
+    assert second["components"].pop("gate")["axes"] == {"tokens": [1, 2]}
+    assert second["variants"]["experts_looped"] == first["components"].pop("experts")
+    assert second["components"].pop("experts") == first["variants"]["experts_grouped"]
+    del first["components"]["gate"]
+    assert second["components"] == first["components"]
+    assert second["command"] == "moesim profile; again; again"
+    small = settings(shape=SHAPE.model_copy(update={"vocab": 16}), what=("gate",))
+    assert profile(small, tmp_path, quiet=True) == {}, "another shape's table is no part of this one"
 
 
 def test_a_table_that_was_cut_off_or_is_another_shapes_is_refused(tmp_path: Path) -> None:
@@ -163,3 +179,35 @@ def test_memory_bounds_what_is_spread_over_a_cache() -> None:
 def test_an_unknown_section_names_the_nearest() -> None:
     with pytest.raises(InputError, match="unknown section 'links'"):
         check_what(["links", "kernels"])
+
+
+def live_runs(folder: Path, roles: list[str], **columns: list[int]) -> Path:
+    """A results folder with the columns that a live run adds."""
+    import moesim
+    from tests.tiny import tiny
+
+    cases = {f"case {i}": {"validation": {"role": role}} for i, role in enumerate(roles)}
+    results = moesim.run(tiny(cases=cases), out=folder, figures=False)
+    path = results.folder / "summary.csv"
+    table = results.summary.assign(**columns) if columns else results.summary
+    table.to_csv(path, index=False)
+    return folder
+
+
+def test_host_times_are_those_of_runs_that_calibrate(tmp_path: Path) -> None:
+    given = {"live_launch_ns": [10, 30, 999], "live_sync_ns": [-1, 7, 1], "live_copy_submit_ns": [-1, -1, 5]}
+    folder = live_runs(tmp_path / "live", ["calibrate", "calibrate", "judge"], **given, live_step_ns=[110, 100, 0])
+    found = host_of_runs(folder)
+    assert {name: spread.ns for name, spread in found.items()} == {"launch": 20, "sync": 7, "decision": 85}
+    written = profile(settings(host_from=folder), tmp_path, quiet=True)
+    costs = load_costs(written["costs"], shape=SHAPE)
+    assert (costs.launch, costs.sync, costs.decision) == (20, 7, 85)
+    assert costs.copy_submit > 0, "what no run did is measured by itself"
+    assert "live runs in live that calibrate" in costs.file.method
+
+
+def test_host_times_of_what_judges_are_not_taken(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="holds no live runs"):
+        host_of_runs(live_runs(tmp_path / "simulated", ["calibrate"]))
+    with pytest.raises(InputError, match="has no setting that calibrates"):
+        host_of_runs(live_runs(tmp_path / "live", ["judge"], live_launch_ns=[1]))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from moesim.commands import cache, capture, policies, profile, regress, report, trace, validate
+from moesim.commands import cache, capture, policies, profile, refactorize, regress, report, trace, validate
 from moesim.commands.terminal import JSON, bad_input, cpus, dump, stopping
 
 if TYPE_CHECKING:
@@ -162,6 +162,7 @@ def schema(
 app.command()(cache.cache)
 app.command()(report.report)
 app.command()(regress.regress)
+app.command()(refactorize.refactorize)
 app.command()(capture.capture)
 app.command()(profile.profile)
 app.command()(validate.validate)

@@ -1,13 +1,14 @@
 """Distilling the pre-gating router: each token should go to the expert whose mask holds most of its strongest channels.
 
 Read-ME, Eq. 4, with the overlaps counted per layer and averaged over layers: summed over layers, as printed, the
-softmax is one-hot.
+softmax is one-hot. The loss of the published code is there as another meter.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -16,6 +17,15 @@ from torch.nn import functional as F
 
 from moesim.live.experts import ExpertSet
 from moesim.live.router import PreGatingRouter
+
+
+class Meter(Protocol):
+    """Makes targets of the activations of a pass: give `watch` to `watch_channels`, then read."""
+
+    def watch(self, layer: int, activations: Tensor) -> None: ...
+
+    def read(self) -> Tensor:
+        """float32 [batch, tokens, experts], the mean over layers; starts anew."""
 
 
 class OverlapMeter:
@@ -31,7 +41,8 @@ class OverlapMeter:
         self._sum: Tensor | None = None
 
     def watch(self, layer: int, activations: Tensor) -> None:
-        counts = active_channels(activations, self._share).float() @ self._masks[layer]
+        active = active_channels(activations, self._share).float()
+        counts = active @ self._masks[layer].to(active.device)
         self._sum = counts if self._sum is None else self._sum + counts
 
     def read(self) -> Tensor:
@@ -43,10 +54,13 @@ class OverlapMeter:
 
 def active_channels(activations: Tensor, share: float) -> Tensor:
     """bool, like `activations` [..., channels]: the top `share` by magnitude (all that tie with the last of them)."""
-    size = activations.detach().abs().numpy()
+    size = activations.detach().abs()
     below = size.shape[-1] - round(share * size.shape[-1])
-    threshold = np.partition(size, below, axis=-1)[..., below : below + 1]  # several times faster than torch's
-    return torch.from_numpy(size >= threshold)
+    if size.device.type != "cpu":
+        return size >= size.float().kthvalue(below + 1, dim=-1, keepdim=True).values.to(size.dtype)
+    values = size.numpy()
+    threshold = np.partition(values, below, axis=-1)[..., below : below + 1]  # several times faster than torch's
+    return torch.from_numpy(values >= threshold)
 
 
 def soft_labels(overlaps: Tensor) -> Tensor:
@@ -54,58 +68,44 @@ def soft_labels(overlaps: Tensor) -> Tensor:
     return overlaps.softmax(dim=-1)
 
 
-@dataclass(frozen=True, slots=True)
-class TrainConfig:
-    """AdamW with a cosine schedule; `batch` counts sequences."""
+class PublishedMeter:
+    """Targets of the published code: per layer .75 hard (smoothed by half) and .25 soft, meaned over layers.
 
-    epochs: int = 3
-    batch: int = 8
-    rate: float = 1e-3
-    decay: float = 0.01
-    seed: int = 0
+    A channel counts once for each fifth of the strongest channels that it is in, by value (not magnitude). The cross
+    entropy is linear in its target, so the mean of the layers' targets gives the sum of their losses.
+    """
+
+    def __init__(self, experts: ExpertSet) -> None:
+        self._masks = experts.masks.permute(1, 2, 0).float().contiguous()
+        self._width = experts.width
+        self._sum: Tensor | None = None
+
+    def watch(self, layer: int, activations: Tensor) -> None:
+        values, width = activations.detach().float(), self._width
+        ranks = values.argsort(dim=-1, descending=True).argsort(dim=-1)
+        ends = torch.tensor([width - 1, *(int(width / 5 * part) for part in (4, 3, 2, 1))], device=values.device)
+        depth = (ranks[..., None] < ends).sum(dim=-1).float() / (3 * width)
+        counts = depth @ self._masks[layer].to(values.device)
+        counts = (counts - counts.mean()) * 10
+        count = counts.shape[-1]
+        hard = 0.5 * F.one_hot(counts.argmax(dim=-1), count).float() + 0.5 / count
+        target = 0.75 * hard + 0.25 * counts.softmax(dim=-1)
+        self._sum = target if self._sum is None else self._sum + target
+
+    def read(self) -> Tensor:
+        if self._sum is None:
+            raise RuntimeError("no forward pass was watched since the last read")
+        mean, self._sum = self._sum / len(self._masks), None
+        return mean
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One labelled text: ids int64 [tokens], overlaps float32 [tokens, experts], domain index."""
+    """One labelled text: ids int64 [tokens], target float32 [tokens, experts] (sums to 1), domain index."""
 
     ids: Tensor
-    overlaps: Tensor
+    target: Tensor
     domain: int
-
-
-def train(
-    router: PreGatingRouter,
-    examples: Sequence[Example],
-    config: TrainConfig,
-    progress: Callable[[int, int, float], None] = lambda epoch, step, loss: None,
-) -> list[float]:
-    """Train in place; returns the mean loss of each epoch. Every domain weighs the same, whatever its tokens.
-
-    The loss is KL(label || router), the direction that is usual in distillation.
-    """
-    weights = domain_weights(examples)
-    optimizer = torch.optim.AdamW(router.parameters(), lr=config.rate, weight_decay=config.decay)
-    steps = config.epochs * -(-len(examples) // config.batch)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    random = np.random.default_rng(config.seed)
-    history = []
-    router.train()
-    for epoch in range(config.epochs):
-        order = random.permutation(len(examples))
-        losses = []
-        for at in range(0, len(order), config.batch):
-            loss = batch_loss(router, [examples[i] for i in order[at : at + config.batch]], weights)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(router.parameters(), 1.0)
-            optimizer.step()
-            schedule.step()
-            losses.append(loss.item())
-            progress(epoch, len(losses), losses[-1])
-        history.append(float(np.mean(losses)))
-    router.eval()
-    return history
 
 
 def domain_weights(examples: Sequence[Example]) -> Tensor:
@@ -118,11 +118,14 @@ def domain_weights(examples: Sequence[Example]) -> Tensor:
 
 
 def batch_loss(router: PreGatingRouter, batch: Sequence[Example], weights: Tensor) -> Tensor:
-    """Weighted mean KL over the tokens of a batch; texts are padded on the right, which a causal router never sees."""
+    """Weighted mean KL(label || router) over the tokens of a batch, the direction that is usual in distillation.
+
+    Texts are padded on the right, which a causal router never sees.
+    """
     ids = torch.nn.utils.rnn.pad_sequence([example.ids for example in batch], batch_first=True)
-    logits = router(ids).log_softmax(dim=-1)
+    logits = router(ids.to(router.embedding.weight.device)).log_softmax(dim=-1)
     mine = torch.cat([logits[row, : len(example.ids)] for row, example in enumerate(batch)])
-    target = soft_labels(torch.cat([example.overlaps for example in batch]))
-    weight = torch.cat([weights[example.domain].expand(len(example.ids)) for example in batch])
+    target = torch.cat([example.target for example in batch]).to(logits.device)
+    weight = torch.cat([weights[example.domain].expand(len(example.ids)) for example in batch]).to(logits.device)
     divergence = F.kl_div(mine, target, reduction="none").sum(dim=-1)
     return (divergence * weight).sum() / weight.sum()

@@ -56,8 +56,8 @@ def watch_channels(model: Any, watch: Watch) -> Iterator[None]:
     def hook(layer: int) -> Callable[..., None]:
         return lambda module, args: watch(layer, args[0])
 
-    layers = model.model.layers
-    handles = [block.mlp.down_proj.register_forward_pre_hook(hook(at)) for at, block in enumerate(layers)]
+    ffns = [getattr(block.mlp, "dense", block.mlp) for block in model.model.layers]  # inside a DomainFFN, or alone
+    handles = [ffn.down_proj.register_forward_pre_hook(hook(at)) for at, ffn in enumerate(ffns)]
     try:
         yield
     finally:
@@ -69,7 +69,7 @@ def watch_channels(model: Any, watch: Watch) -> Iterator[None]:
 def channel_strength(model: Any, texts: Iterable[Tensor]) -> Tensor:
     """float64 [layers, channels]: mean |activation| over the tokens of `texts` (each int64 [tokens])."""
     config = model.config
-    total = torch.zeros(config.num_hidden_layers, config.intermediate_size, dtype=torch.float64)
+    total = torch.zeros(config.num_hidden_layers, config.intermediate_size, dtype=torch.float64, device=model.device)
     tokens = 0
 
     def add(layer: int, activations: Tensor) -> None:
@@ -77,9 +77,9 @@ def channel_strength(model: Any, texts: Iterable[Tensor]) -> Tensor:
 
     with watch_channels(model, add):
         for ids in texts:
-            model.model(ids[None], use_cache=False)
+            model.model(ids[None].to(model.device), use_cache=False)
             tokens += len(ids)
-    return total / max(tokens, 1)
+    return (total / max(tokens, 1)).cpu()
 
 
 def strongest(strength: Tensor, share: float) -> Tensor:

@@ -1,127 +1,143 @@
-"""What a capture measured: the router's agreement with truth and label, persistence, losses by who routes."""
+"""The quality report of a refactorized model as a Markdown page."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-import numpy as np
-import torch
-from torch import Tensor
-from torch.nn import functional as F
+from moesim.live.refactorized import Record
 
-from moesim.live.corpus import DOMAINS
-from moesim.live.distill import OverlapMeter
-from moesim.live.experts import watch_channels
-from moesim.live.refactor import RoutedModel
-from moesim.trace.info import LAGS, persistence, shares
-from moesim.trace.routing import RoutingTrace
-
-BUCKETS = ((0, 16), (16, 64), (64, 256), (256, 1024), (1024, None))
-PAPER = "2921 of 4096 tokens repeat the previous choice (Read-ME, 5.3: .713)"
+COLUMNS = {
+    "dense": "dense",
+    "routed": "routed",
+    "routed_untuned": "routed, untuned",
+    "oracle_label": "oracle label",
+    "own_expert": "own expert",
+    "random_expert": "random expert",
+}
 
 
-def routing_report(trace: RoutingTrace, oracle: np.ndarray) -> dict[str, Any]:
-    """Statistics of a decoupled top-1 trace; `oracle` int16 [tokens] is the expert of the largest overlap."""
-    choice = trace.experts[:, 0, 0]
-    lengths = trace.lengths
-    truth = np.repeat([DOMAINS.index(domain) for domain in trace.domains], lengths)
-    position = np.arange(trace.tokens) - np.repeat(trace.offsets[:-1], lengths)
-    output = position >= np.repeat(trace.prompt_tokens, lengths)
-    same = {"true_domain": choice == truth, "oracle_label": choice == oracle}
-    return {
-        "experts": list(DOMAINS),
-        "agreement": {name: _agreement(hit, position, output, truth) for name, hit in same.items()},
-        "oracle_label_is_true_domain": _mean(oracle == truth),
-        "shares": _rounded(shares(trace.experts, trace.meta.experts)),
-        "shares_of_oracle_label": _rounded(shares(oracle, trace.meta.experts)),
-        "confusion": [_rounded(shares(choice[truth == row], trace.meta.experts)) for row in range(len(DOMAINS))],
-        "persistence": {
-            "router": _persistence(trace.experts, trace.offsets),
-            "oracle_label": _persistence(oracle[:, None, None], trace.offsets),
-            "router_by_position": _persistence_by_position(choice, position),
-            "router_in_outputs": _mean((choice[1:] == choice[:-1])[output[1:]]),
-            "paper": PAPER,
-        },
-        "experts_touched_by_a_prompt": _touched(trace),
-    }
+def render(record: Record) -> str:
+    """The page: what was made, what it loses, and how it routes."""
+    body = _domains(record) if record.scheme == "domains" else _fine_grained(record)
+    return "\n\n".join([*_head(record), *_losses(record), *body]) + "\n"
 
 
-def _agreement(hit: np.ndarray, position: np.ndarray, output: np.ndarray, truth: np.ndarray) -> dict[str, Any]:
-    return {
-        "all": _mean(hit),
-        "prompt": _mean(hit[~output]),
-        "output": _mean(hit[output]),
-        "by_position": {_name(low, high): _mean(hit[_within(position, low, high)]) for low, high in BUCKETS},
-        "by_domain": {name: _mean(hit[truth == index]) for index, name in enumerate(DOMAINS)},
-    }
+def _head(record: Record) -> Iterable[str]:
+    report = record.report
+    permanent = " (the permanent channels, counted in it; mean over layers)" if record.scheme == "domains" else ""
+    yield f"# {record.model}, refactorized: {record.scheme}"
+    yield (
+        f"{record.layers} layers, {record.experts} experts a layer, {record.k} active. Of {record.channels} FFN channels "
+        f"a routed expert has {record.expert_width}, {record.shared_width} are shared by all{permanent}. "
+        f"A key (one layer of one expert, 16 bits a weight) has {record.key_bytes:,} bytes."
+    )
+    training = report["training"]
+    tokens = sum(training["tokens"].values())
+    yield f"MEASURED {record.date} on {record.device}, {training['corpus']}, {tokens:,} training tokens, with"
+    yield f"```\n{record.command or 'moesim refactorize'}\n```"
+    held = sum(part["tokens"] for part in report["held_out"].values())
+    yield (
+        f"Every figure is on {held:,} held-out tokens ({len(report['held_out'])} domains, works that no training text "
+        f"came from); products in {report['precision']}."
+    )
 
 
-def _persistence(experts: np.ndarray, offsets: np.ndarray) -> dict[str, float | None]:
-    found = {str(lag): persistence(experts, offsets, lag) for lag in LAGS}
-    return {lag: None if value is None else round(value, 4) for lag, value in found.items()}
+def _losses(record: Record) -> Iterable[str]:
+    report = record.report
+    kinds = [kind for kind in COLUMNS if kind in report["loss"]["mean"]]
+    yield "## Loss, and perplexity"
+    yield "Mean loss in nats a token (perplexity), by who chooses the experts:"
+    rows = [
+        [name, *(f"{row[kind]:.2f} ({report['perplexity'][name][kind]:.1f})" for kind in kinds)]
+        for name, row in report["loss"].items()
+    ]
+    yield table(["domain", *(COLUMNS[kind] for kind in kinds)], rows)
+    worse = [name for name, beats in report["routed_beats_random"].items() if not beats]
+    gaps = {name: row["random_expert"] - row["routed"] for name, row in report["loss"].items() if name != "mean"}
+    least = min(gaps, key=lambda name: gaps[name])
+    if worse:
+        yield f"**Routing is not better than a random choice on: {', '.join(worse)}.**"
+    else:
+        yield (
+            f"Routed is better than a random choice of experts on every domain, by {gaps[least]:.2f} nats ({least}) to "
+            f"{max(gaps.values()):.2f}."
+        )
 
 
-def _persistence_by_position(choice: np.ndarray, position: np.ndarray) -> dict[str, float | None]:
-    same = choice[1:] == choice[:-1]
-    return {_name(low, high): _mean(same[_within(position[1:], max(low, 1), high)]) for low, high in BUCKETS}
+def _domains(record: Record) -> Iterable[str]:
+    report, names = record.report, record.domains
+    yield "## Are the experts domain experts?"
+    yield "Loss of each expert (columns) when it runs all tokens of a domain (rows):"
+    rows = []
+    for name, row in zip(names, report["matrix"], strict=True):
+        best = min(row)
+        rows.append([name, *(f"**{value:.2f}**" if value == best else f"{value:.2f}" for value in row)])
+    yield table(["", *names], rows)
+    yield f"The own expert is the best on {sum(report['own_expert_is_best'])} of {len(names)} domains."
+    yield "## Does the router choose well?"
+    agree = report["agreement"]
+    rows = [
+        [what, f"{agree[key]['all']:.3f}", *(f"{agree[key]['by_domain'][name]:.3f}" for name in names)]
+        for what, key in (
+            ("router = oracle label", "oracle_label"),
+            ("router = true domain", "true_domain"),
+            ("oracle label = true domain", "oracle_label_is_true_domain"),
+        )
+    ]
+    yield table(["share of tokens", "all", *names], rows)
+    yield "Share of each expert (columns) by the text's domain (rows):"
+    rows = [[n, *(f"{v:.3f}" for v in row)] for n, row in zip(names, report["confusion"], strict=True)]
+    yield table(["", *names], [*rows, ["all", *(f"{v:.3f}" for v in report["shares"])]])
+    yield "## How long does a choice last?"
+    yield _repeats(report["repeats"], ("router", "oracle_label"))
+    yield (
+        f"{report['permanent_share']:.1%} of the channels are in all experts; two experts share "
+        f"{_least(report['common_share']):.0%} to {_most(report['common_share']):.0%} of theirs."
+    )
 
 
-def _touched(trace: RoutingTrace) -> dict[str, float | None]:
-    """Mean number of different experts in the first tokens of those prompts that are as long."""
-    ends = {}
-    for size in (16, 64, 256, 512):
-        starts = trace.offsets[:-1][trace.prompt_tokens >= size]
-        counts = [len(np.unique(trace.experts[start : start + size])) for start in starts]
-        ends[str(size)] = round(float(np.mean(counts)), 3) if counts else None
-    return ends
+def _fine_grained(record: Record) -> Iterable[str]:
+    report = record.report
+    yield "## How even is the use of the experts?"
+    shares = report["shares"]
+    yield (
+        f"Even use would be {1 / record.experts:.3f} of the choices each. Over the layers the least used expert has "
+        f"{min(map(min, shares)):.3f} to {max(map(min, shares)):.3f}, the most used {min(map(max, shares)):.3f} to "
+        f"{max(map(max, shares)):.3f}."
+    )
+    yield "## How long does a choice last?"
+    yield _repeats(report["repeats"], ("gates",))
+    yield "## What do neighbouring layers tell about each other?"
+    info = report["information"]
+    if info["mean"] is not None:
+        yield (
+            f"Mutual information of the best experts of neighbouring layers: {info['mean']:.3f} bits on average "
+            f"({min(info['neighbours']):.3f} to {max(info['neighbours']):.3f}); a layer's own entropy is "
+            f"{info['mean_entropy']:.3f} bits on average. {info['tokens']:,} tokens. ({info['paper']}.)"
+        )
 
 
-def _within(position: np.ndarray, low: int, high: int | None) -> np.ndarray:
-    return (position >= low) & (position < (high or np.inf))
+def _repeats(repeats: dict[str, Any], who: Sequence[str]) -> str:
+    lags = list(repeats[who[0]])
+    rows = [[name.replace("_", " "), *(_number(repeats[name][lag]) for lag in lags)] for name in who]
+    head = "Share of the choices that were made so many tokens before, too, in the same text"
+    return f"{head} ({repeats['paper']}):\n\n" + table(["lag", *lags], rows)
 
 
-def _name(low: int, high: int | None) -> str:
-    return f"{low}-{high - 1}" if high else f"{low}-"
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
 
 
-def _mean(values: np.ndarray) -> float | None:
-    return round(float(values.mean()), 4) if len(values) else None
+def _least(rows: list[list[float]]) -> float:
+    return min(value for i, row in enumerate(rows) for j, value in enumerate(row) if i != j)
 
 
-def _rounded(values: Sequence[float]) -> list[float]:
-    return [round(value, 4) for value in values]
+def _most(rows: list[list[float]]) -> float:
+    return max(value for i, row in enumerate(rows) for j, value in enumerate(row) if i != j)
 
 
-# ---- losses
-
-
-@torch.no_grad()
-def losses(model: RoutedModel, texts: Sequence[Tensor], own: int, random: torch.Generator) -> dict[str, float]:
-    """Mean loss (nats per token) over `texts` of the domain of expert `own`, by who routes."""
-    total: dict[str, list[Tensor]] = {}
-    for ids in texts:
-        batch = ids[None]
-        dense, overlaps = _dense(model, batch)
-        total.setdefault("dense", []).append(_loss(dense, batch))
-        shape = batch.shape
-        choices = {
-            "oracle_label": overlaps.argmax(dim=-1),
-            "router": None,
-            "own_domain": torch.full(shape, own),
-            "random_expert": torch.randint(model.experts.experts, shape, generator=random),
-        }
-        for name, choice in choices.items():
-            total.setdefault(name, []).append(_loss(model(batch, choice=choice), batch))
-    return {name: round(float(torch.cat(parts).mean()), 4) for name, parts in total.items()}
-
-
-def _dense(model: RoutedModel, batch: Tensor) -> tuple[Tensor, Tensor]:
-    meter = OverlapMeter(model.experts)
-    with watch_channels(model.dense, meter.watch):
-        logits: Tensor = model.dense(batch, use_cache=False).logits
-    return logits, meter.read()
-
-
-def _loss(logits: Tensor, batch: Tensor) -> Tensor:
-    return F.cross_entropy(logits[0, :-1], batch[0, 1:], reduction="none")
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)

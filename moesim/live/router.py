@@ -7,6 +7,7 @@ pass.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -25,26 +26,11 @@ class RouterConfig:
     rope_base: float = 10000.0
 
 
-@dataclass(slots=True)
-class RouterCache:
-    """Keys and values [batch, heads, tokens, head width] of the tokens seen, and which of them are real."""
+class KeysValues(Protocol):
+    """A layer of a KV cache, such as transformers' DynamicLayer."""
 
-    keys: Tensor | None = None
-    values: Tensor | None = None
-    valid: Tensor | None = None
-
-    def append(self, keys: Tensor, values: Tensor, valid: Tensor) -> None:
-        if self.keys is None or self.values is None or self.valid is None:
-            self.keys, self.values, self.valid = keys, values, valid
-        else:
-            self.keys = torch.cat([self.keys, keys], dim=2)
-            self.values = torch.cat([self.values, values], dim=2)
-            self.valid = torch.cat([self.valid, valid], dim=1)
-
-    def select(self, rows: Tensor) -> None:
-        """Keep only these rows of the batch."""
-        if self.keys is not None and self.values is not None and self.valid is not None:
-            self.keys, self.values, self.valid = self.keys[rows], self.values[rows], self.valid[rows]
+    def update(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Add keys and values [batch, heads, tokens, head width]; returns those of all tokens so far."""
 
 
 class PreGatingRouter(nn.Module):
@@ -63,30 +49,40 @@ class PreGatingRouter(nn.Module):
         self.norm = nn.RMSNorm(width, eps=1e-5)
         self.head = nn.Linear(width, config.experts, bias=False)
 
-    def forward(self, ids: Tensor, valid: Tensor | None = None, cache: RouterCache | None = None) -> Tensor:
-        """`valid` bool [batch, tokens] marks real tokens (None: all). With a `cache`, `ids` continue what it holds."""
-        valid = torch.ones_like(ids, dtype=torch.bool) if valid is None else valid
-        cache = RouterCache() if cache is None else cache
+    def forward(
+        self,
+        ids: Tensor,
+        valid: Tensor | None = None,
+        cache: KeysValues | None = None,
+        position: Tensor | None = None,
+    ) -> Tensor:
+        """Logits [batch, tokens, experts] of `ids` [batch, tokens].
+
+        `cache` holds the tokens before and takes these in. `valid` bool [batch, tokens so far] marks real tokens (all
+        are by default), `position` [batch, tokens] their places in their sequences (from 0 by default).
+        """
         x = self.embedding(ids)
-        x = x + self._attend(self.attention_norm(x), valid, cache)
+        if position is None:
+            position = torch.arange(ids.shape[1], device=ids.device).expand(ids.shape)
+        x = x + self._attend(self.attention_norm(x), valid, cache, position)
         normed = self.mlp_norm(x)
         x = x + self.down(F.silu(self.gate(normed)) * self.up(normed))
         logits: Tensor = self.head(self.norm(x))
         return logits
 
-    def _attend(self, x: Tensor, valid: Tensor, cache: RouterCache) -> Tensor:
-        past = 0 if cache.valid is None else cache.valid.shape[1]
-        position = torch.arange(past, past + x.shape[1])
+    def _attend(self, x: Tensor, valid: Tensor | None, cache: KeysValues | None, position: Tensor) -> Tensor:
         query, key, value = (self._split(layer(x)) for layer in (self.query, self.key, self.value))
         base = self.config.rope_base
         query, key = rotate(query, position, base), rotate(key, position, base)
-        cache.append(key, value, valid)
-        assert cache.keys is not None and cache.values is not None and cache.valid is not None
-        seen = position[:, None] >= torch.arange(cache.keys.shape[2])[None, :]
-        # A padded query sees itself, or its softmax would be over nothing.
-        own = position[:, None] == torch.arange(cache.keys.shape[2])[None, :]
-        mask = (seen & cache.valid[:, None, :]) | own
-        mixed = F.scaled_dot_product_attention(query, cache.keys, cache.values, attn_mask=mask[:, None])
+        if cache is not None:
+            key, value = cache.update(key, value)
+        seen = torch.arange(key.shape[2], device=x.device)
+        mine = seen[-x.shape[1] :, None]
+        mask = (mine >= seen)[None]
+        if valid is not None:
+            # A padded query sees itself, or its softmax would be over nothing.
+            mask = (mask & valid.bool()[:, None, :]) | (mine == seen)[None]
+        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask[:, None])
         out: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
         return out
 
@@ -95,9 +91,9 @@ class PreGatingRouter(nn.Module):
 
 
 def rotate(x: Tensor, position: Tensor, base: float) -> Tensor:
-    """Rotary position embedding of `x` [batch, heads, tokens, head width]; only differences of position matter."""
+    """Rotary embedding of `x` [batch, heads, tokens, head width] at `position` [batch, tokens]; differences matter."""
     half = x.shape[-1] // 2
-    angle = position[:, None] * base ** (-torch.arange(half) / half)
+    angle = position[:, None, :, None] * base ** (-torch.arange(half, device=x.device) / half)
     one, two = x[..., :half], x[..., half:]
     return torch.cat([one * angle.cos() - two * angle.sin(), one * angle.sin() + two * angle.cos()], dim=-1)
 
@@ -110,5 +106,5 @@ def new_router(config: RouterConfig, embedding: Tensor, seed: int) -> PreGatingR
     torch.random.set_rng_state(generator_state)
     known = min(config.width, embedding.shape[1])
     with torch.no_grad():
-        router.embedding.weight[:, :known] = embedding[:, :known]
+        router.embedding.weight[:, :known] = embedding[:, :known].float().cpu()
     return router

@@ -1,53 +1,75 @@
-"""Settings of a capture, and the texts that follow from them."""
+"""Settings of a refactorization: everything that decides its result, but for the texts and the model."""
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import dataclass
-from typing import Annotated
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
-from moesim.live.corpus import DOMAINS, Split, Work
-from moesim.live.passages import Encode, Passage, cut, lengths
+from moesim.errors import InputError, Problem, unknown
 
 Count = Annotated[int, Field(ge=1)]
 Span = tuple[Count, Count]
+Share = Annotated[float, Field(gt=0, lt=1)]
+Rate = Annotated[float, Field(gt=0)]
+Scheme = Literal["domains", "fine-grained"]
+Tuned = Literal["deltas", "ffn", "nothing"]
+Precision = Literal["bfloat16", "float32"]
 
 
-class CaptureConfig(BaseModel):
-    """Everything that decides the bytes of a capture, but for the texts and the model.
+class RefactorConfig(BaseModel):
+    """One refactorization. Counts of texts are per domain; lengths are in tokens, each span from least to most.
 
-    Counts of texts are per domain; lengths are in tokens, each span from least to most.
+    Training: `rounds` times `router_steps` steps of the router and `expert_steps` steps of the experts (Read-ME,
+    Table 2: 8 x (100, 200)); each round's rates are `rate_decay` times those of the one before, with a cosine inside.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    scheme: Scheme = "domains"
     seed: Annotated[int, Field(ge=0)] = 0
+    # texts
     train: Count = 48
     train_length: Span = (128, 512)
     calibration: Count = 8
-    share: Annotated[float, Field(gt=0, lt=1)] = 0.5
-    width: Count = 512
-    heads: Count = 4
-    mlp: Count = 512
-    epochs: Count = 3
-    batch: Count = 8
-    rate: Annotated[float, Field(gt=0)] = 1e-3
-    prompts: Count = 72
+    prompts: Count = 144
     short: Span = (16, 128)
     long: Span = (256, 1024)
-    output: Span = (8, 160)
-    output_mean: Count = 50
-    temperature: Annotated[float, Field(gt=0)] = 0.8
-    decode_batch: Count = 24
-    loss_texts: Count = 2
-    loss_length: Annotated[int, Field(ge=2)] = 384
-    top: Annotated[int, Field(ge=2)] = 3
+    output: Span = (8, 256)
+    output_mean: Count = 63
+    # domain experts and their router
+    share: Share = 0.5
+    label: Literal["overlap", "published"] = "overlap"
+    router_width: Count = 512
+    router_heads: Count = 4
+    router_mlp: Count = 512
+    router_rate: Rate = 1e-3
+    router_batch: Count = 8
+    router_steps: Count = 42
+    # fine-grained experts and their gates
+    experts: Annotated[int, Field(ge=2)] = 8
+    k: Count = 2
+    shared: Annotated[float, Field(ge=0, lt=1)] = 1 / 3
+    cluster_texts: Count = 3
+    gate_steps: Annotated[int, Field(ge=0)] = 200
+    # tuning with the language-model loss
+    rounds: Count = 2
+    rate_decay: Annotated[float, Field(gt=0, le=1)] = 0.8
+    tune: Tuned = "deltas"
+    rank: Annotated[int, Field(ge=0)] = 0
+    shared_rank: Annotated[int, Field(ge=0)] = 8
+    expert_rate: Rate = 4e-3
+    expert_steps: Annotated[int, Field(ge=0)] = 50
+    expert_batch: Count = 4
+    precision: Precision = "bfloat16"
+    # the report
+    report_texts: Count = 4
+    report_length: Annotated[int, Field(ge=2)] = 384
 
     @model_validator(mode="after")
-    def _consistent(self) -> CaptureConfig:
+    def _consistent(self) -> RefactorConfig:
         wrong = [
             f"{name} runs from {low} to {high}; the least must not be above the most"
             for name in ("train_length", "short", "long", "output")
@@ -56,41 +78,58 @@ class CaptureConfig(BaseModel):
         ]
         if self.calibration > self.train:
             wrong.append(f"calibration is {self.calibration}, but there are {self.train} training texts a domain")
-        if self.width % (2 * self.heads):
-            wrong.append(f"width is {self.width}; it must be a multiple of twice the heads ({self.heads})")
-        if self.top > len(DOMAINS):
-            wrong.append(f"top is {self.top}, but there are {len(DOMAINS)} experts")
+        if self.cluster_texts > self.train:
+            wrong.append(f"cluster_texts is {self.cluster_texts}, but there are {self.train} training texts a domain")
+        if self.router_width % (2 * self.router_heads):
+            wrong.append(f"router_width is {self.router_width}; it must be a multiple of twice router_heads")
+        if self.k > self.experts:
+            wrong.append(f"k is {self.k}, but there are {self.experts} experts")
+        if self.tune == "deltas" and not self.rank and not self.shared_rank:
+            wrong.append("tune is deltas, but rank and shared_rank are both 0; give one, or tune=nothing")
         if wrong:
-            raise PydanticCustomError("capture", "{text}", {"text": "; ".join(wrong)})
+            raise PydanticCustomError("refactorize", "{text}", {"text": "; ".join(wrong)})
         return self
 
 
-@dataclass(frozen=True, slots=True)
-class Texts:
-    """Training texts by domain, and prompts in the order of the trace's sequences (domains take turns)."""
-
-    train: tuple[tuple[Passage, ...], ...]
-    prompts: tuple[Passage, ...]
-
-    def digest(self) -> str:
-        """sha256 of all token ids."""
-        found = hashlib.sha256()
-        for passage in (*(p for domain in self.train for p in domain), *self.prompts):
-            found.update(len(passage.ids).to_bytes(4, "little") + passage.ids.tobytes())
-        return found.hexdigest()
-
-
-def choose_texts(works: list[Work], encode: Encode, config: CaptureConfig) -> Texts:
-    """Training passages and prompts of every domain. Raises InputError where a domain has too little text."""
-    least, most = config.train_length
-    train, prompts = [], []
-    for index, domain in enumerate(DOMAINS):
-        sizes = lengths(config.prompts, config.short, config.long, (config.seed, index, 1))
-        mine = _of(works, domain, "train")
-        train.append(tuple(cut(mine, encode, [(most, least)] * config.train, (config.seed, index, 0))))
-        prompts.append(cut(_of(works, domain, "held-out"), encode, sizes, (config.seed, index, 2)))
-    return Texts(tuple(train), tuple(passage for turn in zip(*prompts, strict=True) for passage in turn))
+QUICK: dict[str, Any] = {
+    "train": 6,
+    "calibration": 3,
+    "cluster_texts": 2,
+    "prompts": 8,
+    "long": (128, 320),
+    "router_steps": 20,
+    "rounds": 1,
+    "expert_steps": 6,
+    "expert_batch": 2,
+    "gate_steps": 60,
+    "report_texts": 1,
+    "report_length": 256,
+}
 
 
-def _of(works: list[Work], domain: str, split: Split) -> list[Work]:
-    return [work for work in works if work.domain == domain and work.split == split]
+def config_from(scheme: Scheme, settings: Sequence[str], *, quick: bool = False) -> RefactorConfig:
+    """The configuration of `name=value` texts (YAML values) over the defaults. Raises InputError with all mistakes."""
+    import yaml
+
+    known = RefactorConfig.model_fields
+    values: dict[str, Any] = {**(QUICK if quick else {}), "scheme": scheme}
+    problems = []
+    for text in settings:
+        name, equals, value = text.partition("=")
+        if not equals:
+            problems.append(Problem("--set", f"{text!r} is no NAME=VALUE"))
+        elif name not in known or name == "scheme":
+            problems.append(Problem("--set", unknown("setting", name, sorted(set(known) - {"scheme"}))))
+        else:
+            try:
+                values[name] = yaml.safe_load(value)
+            except yaml.YAMLError:
+                problems.append(Problem(f"--set {name}", f"{value!r} is no YAML value"))
+    try:
+        config = RefactorConfig.model_validate(values)
+    except ValidationError as error:
+        places = [(".".join(map(str, e["loc"])), e["msg"]) for e in error.errors()]
+        problems += [Problem(f"--set {place}" if place else "--set", text) for place, text in places]
+    if problems:
+        raise InputError(problems)
+    return config

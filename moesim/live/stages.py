@@ -73,7 +73,7 @@ class Stages:
 def read_arrays(path: Path) -> Arrays:
     """All arrays of an npz file. Raises InputError where it is cut short or damaged."""
     try:
-        with np.load(path, allow_pickle=False) as kept:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as kept:
             return {key: kept[key] for key in kept.files}
     except DAMAGED as error:
         text = f"is truncated or damaged ({error}); remove it, and it will be made again"

@@ -18,13 +18,13 @@ class Letters:
         return SimpleNamespace(input_ids=[2 + ord(letter) % (VOCABULARY - 2) for letter in text])
 
 
-@pytest.fixture
-def dense():
+@pytest.fixture(scope="session")
+def dense_again():
+    """A function that gives the same tiny random LLaMA anew: refactorizing changes the modules of the model it gets."""
     torch = pytest.importorskip("torch", reason="needs the live extra (torch)")
     transformers = pytest.importorskip("transformers", reason="needs the live extra (transformers)")
     from moesim.live.dense import Dense
 
-    torch.manual_seed(0)
     config = transformers.LlamaConfig(
         vocab_size=VOCABULARY,
         hidden_size=16,
@@ -34,8 +34,78 @@ def dense():
         num_key_value_heads=2,
         initializer_range=0.5,
     )
-    model = transformers.LlamaForCausalLM(config).eval()
-    return Dense(model.requires_grad_(False), Letters(), "tiny", "no file")
+
+    def make() -> Dense:
+        torch.manual_seed(0)
+        model = transformers.LlamaForCausalLM(config).eval()
+        return Dense(model.requires_grad_(False), Letters(), "tiny", "no file")
+
+    return make
+
+
+@pytest.fixture
+def dense(dense_again):
+    return dense_again()
+
+
+@pytest.fixture
+def planted(dense_again):
+    """A LLaMA of one layer without attention: the FFN channels c with c % 7 = d fire on domain d's letters (see
+    `works`), and only they make its letters likely."""
+    import torch
+    import transformers
+
+    from moesim.live.dense import Dense
+
+    config = transformers.LlamaConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=16,
+        intermediate_size=28,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+    )
+    model = transformers.LlamaForCausalLM(config).eval().requires_grad_(False)
+    for value in model.parameters():
+        if value.ndim == 2:
+            value.zero_()
+    letters = {d: [2 + (65 + 5 * d + step) % (VOCABULARY - 2) for step in range(5)] for d in range(len(DOMAINS))}
+    ffn = model.model.layers[0].mlp
+    random = torch.Generator().manual_seed(0)
+    for part in (ffn.gate_proj, ffn.up_proj):  # or all silent channels would tie
+        part.weight.copy_(0.05 * torch.randn(28, 16, generator=random))
+    for d, ids in letters.items():
+        model.model.embed_tokens.weight[ids, d] = 1.0
+        model.lm_head.weight[ids, 8 + d] = 1.5
+        mine = torch.arange(d, 28, 7)
+        ffn.gate_proj.weight[mine, d] = 1.0 + 0.1 * torch.rand(4, generator=random)
+        ffn.up_proj.weight[mine, d] = 1.0
+        ffn.down_proj.weight[8 + d, mine] = 0.2
+    return Dense(model, Letters(), "planted", "no file")
+
+
+@pytest.fixture
+def small_model(tmp_path):
+    """A model folder as Hugging Face writes it: a tiny LLaMA, and a tokenizer with one token a letter."""
+    pytest.importorskip("torch", reason="needs the live extra (torch)")
+    transformers = pytest.importorskip("transformers", reason="needs the live extra (transformers)")
+    from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+
+    letters = {chr(code): index for index, code in enumerate(range(32, 127))}
+    tokenizer = Tokenizer(models.WordLevel(letters, unk_token="?"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(""), "isolated")
+    folder = tmp_path / "small"
+    transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="?").save_pretrained(folder)
+    config = transformers.LlamaConfig(
+        vocab_size=len(letters),
+        hidden_size=16,
+        intermediate_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+    )
+    transformers.LlamaForCausalLM(config).save_pretrained(folder)
+    return folder
 
 
 @pytest.fixture
@@ -57,7 +127,7 @@ def experts():
     return ExpertSet(strongest(torch.rand(5, 3, 24, generator=torch.Generator().manual_seed(2)), 0.5))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def works() -> list[Work]:
     """Four works a domain and split, each domain with letters of its own."""
     found = []

@@ -7,15 +7,16 @@ torch = pytest.importorskip("torch", reason="needs the live extra (torch)")
 from moesim.live.distill import (  # noqa: E402
     Example,
     OverlapMeter,
-    TrainConfig,
+    PublishedMeter,
     active_channels,
     batch_loss,
     domain_weights,
     soft_labels,
-    train,
 )
 from moesim.live.experts import ExpertSet, watch_channels  # noqa: E402
+from moesim.live.fit import Phase, fit  # noqa: E402
 from moesim.live.router import RouterConfig, new_router  # noqa: E402
+from moesim.live.stages import Stages  # noqa: E402
 
 
 def test_labels_match_a_hand_computed_overlap():
@@ -72,7 +73,9 @@ def test_padding_does_not_enter_the_loss(router):
     def example(seed: int, tokens: int) -> Example:
         random = torch.Generator().manual_seed(seed)
         return Example(
-            torch.randint(0, 64, (tokens,), generator=random), 3 * torch.rand(tokens, 5, generator=random), 0
+            torch.randint(0, 64, (tokens,), generator=random),
+            soft_labels(3 * torch.rand(tokens, 5, generator=random)),
+            0,
         )
 
     weights = torch.ones(1)
@@ -82,22 +85,37 @@ def test_padding_does_not_enter_the_loss(router):
     torch.testing.assert_close(together, apart)
 
 
-def test_training_learns_a_rule_and_repeats_exactly():
+def test_training_learns_a_rule_and_repeats_exactly(tmp_path):
     # The expert is the parity of the token: a rule that the embedding alone can hold.
     random = torch.Generator().manual_seed(0)
     texts = [torch.randint(0, 16, (24,), generator=random) for _ in range(12)]
-    labels = [torch.stack([8.0 * (ids % 2 == 0), 8.0 * (ids % 2 == 1)], dim=1) for ids in texts]
-    examples = [Example(ids, overlaps, 0) for ids, overlaps in zip(texts, labels, strict=True)]
+    labels = [soft_labels(torch.stack([8.0 * (ids % 2 == 0), 8.0 * (ids % 2 == 1)], dim=1)) for ids in texts]
+    examples = [Example(ids, target, 0) for ids, target in zip(texts, labels, strict=True)]
 
-    def learn():
+    def learn(name: str):
         router = new_router(
             RouterConfig(16, 2, width=16, heads=2, mlp=8), torch.randn(16, 16, generator=random.manual_seed(5)), 1
         )
-        history = train(router, examples, TrainConfig(epochs=12, batch=4, rate=1e-2))
-        return router, history
 
-    router, history = learn()
+        def loss_of(step: int):
+            return batch_loss(router, examples[step % 3 :: 3], torch.ones(1))
+
+        stages = Stages(tmp_path / name, {}, quiet=True)
+        return router, fit(Phase("router", 36, 1e-2), dict(router.named_parameters()), loss_of, stages)
+
+    router, history = learn("one")
     assert history[-1] < history[0] / 5
     hits = torch.cat([router(ids[None])[0].argmax(dim=-1) == ids % 2 for ids in texts])
     assert hits.float().mean() > 0.97
-    assert learn()[1] == history
+    assert learn("two")[1] == history
+
+
+def test_the_published_target_by_hand():
+    # Width 5 of 10: ends at ranks 4, 4, 3, 2, 1: the strongest channel counts 5, then 4, 3, 2, and 0 from the fifth on.
+    masks = torch.zeros(2, 1, 10, dtype=torch.bool)
+    masks[0, 0, :5] = masks[1, 0, 5:] = True
+    meter = PublishedMeter(ExpertSet(masks))
+    meter.watch(0, torch.tensor([[[9.0, 8.0, 0.0, 0.0, 0.0, 7.0, -20.0, 6.0, 0.0, 0.0]]]))
+    share = torch.tensor([9.0, 5.0]) / 15 * 10
+    expected = 0.75 * torch.tensor([0.75, 0.25]) + 0.25 * share.softmax(dim=-1)
+    torch.testing.assert_close(meter.read()[0, 0], expected)

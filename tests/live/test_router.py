@@ -4,7 +4,9 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="needs the live extra (torch)")
 
-from moesim.live.router import PreGatingRouter, RouterCache, RouterConfig, new_router, rotate  # noqa: E402
+from transformers.cache_utils import DynamicLayer  # noqa: E402
+
+from moesim.live.router import PreGatingRouter, RouterConfig, new_router, rotate  # noqa: E402
 
 
 def tokens(*shape: int, seed: int = 0):
@@ -28,10 +30,14 @@ def test_it_remembers_what_came_before(router):
     assert not torch.allclose(router(one)[0, -1], router(two)[0, -1])
 
 
+def places(start: int, end: int, rows: int):
+    return torch.arange(start, end).expand(rows, -1)
+
+
 def test_decoding_with_a_cache_gives_the_same_choices(router):
-    ids = tokens(3, 20)
-    cache = RouterCache()
-    parts = [router(ids[:, :12], cache=cache)] + [router(ids[:, at : at + 1], cache=cache) for at in range(12, 20)]
+    ids, cache = tokens(3, 20), DynamicLayer()
+    parts = [router(ids[:, :12], cache=cache)]
+    parts += [router(ids[:, at : at + 1], cache=cache, position=places(at, at + 1, 3)) for at in range(12, 20)]
     torch.testing.assert_close(torch.cat(parts, dim=1), router(ids))
 
 
@@ -45,11 +51,10 @@ def test_padding_on_the_left_does_not_count(router):
 
 
 def test_selected_rows_go_on_alone(router):
-    ids = tokens(3, 8)
-    cache = RouterCache()
+    ids, cache = tokens(3, 8), DynamicLayer()
     router(ids[:, :7], cache=cache)
-    cache.select(torch.tensor([2, 0]))
-    last = router(ids[[2, 0], 7:], cache=cache)
+    cache.batch_select_indices(torch.tensor([2, 0]))
+    last = router(ids[[2, 0], 7:], cache=cache, position=places(7, 8, 2))
     torch.testing.assert_close(last, router(ids)[[2, 0], 7:])
 
 
@@ -57,11 +62,11 @@ def test_rotation_depends_on_differences_only():
     q, k = torch.randn(1, 1, 1, 8), torch.randn(1, 1, 1, 8)
 
     def score(at: int, back: int) -> float:
-        return (rotate(q, torch.tensor([at]), 1e4) * rotate(k, torch.tensor([at - back]), 1e4)).sum().item()
+        return (rotate(q, torch.tensor([[at]]), 1e4) * rotate(k, torch.tensor([[at - back]]), 1e4)).sum().item()
 
     assert score(5, 2) == pytest.approx(score(900, 2), abs=1e-4)
     assert score(5, 2) != pytest.approx(score(5, 3), abs=1e-4)
-    assert rotate(q, torch.tensor([7]), 1e4).norm().item() == pytest.approx(q.norm().item())
+    assert rotate(q, torch.tensor([[7]]), 1e4).norm().item() == pytest.approx(q.norm().item())
 
 
 def test_the_embedding_starts_from_the_model():

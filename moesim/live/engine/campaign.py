@@ -25,18 +25,18 @@ from moesim.live.engine.run import labelled, run_live
 from moesim.partial import Partial, run_key
 from moesim.plan import Plan, Run
 from moesim.pool import Tally
-from moesim.results import DETAILS, Results
+from moesim.results import Results
 from moesim.sim import Inputs, RunResult, simulate
 from moesim.sim.setup import keys_of
 
-REPEAT, AGREEMENT = "repeat", "agreement"
+REPEAT, AGREEMENT, SAVED = "repeat", "agreement", ("steps", "tokens")
 
 
 def prepare(files: Sequence[Path], options: Options, *, repeats: int = 1, **given: Any) -> list[runner.Job]:
     """What is to run, checked whole: as `moesim.runner.prepare`, and what a live machine cannot do."""
     jobs = runner.prepare(files, home=Path("results", "live"), **given)
     check_fit([job.plan for job in jobs], options)
-    return [replace(job, plan=repeated(job.plan, repeats), save=DETAILS) for job in jobs]
+    return [replace(job, plan=repeated(job.plan, repeats), save=SAVED) for job in jobs]
 
 
 def repeated(plan: Plan, repeats: int) -> Plan:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from moesim.live.engine.cache import LiveCache
+from moesim.live.engine.host import HostTimes
 from moesim.live.engine.link import LiveLink
 from moesim.live.engine.model import LiveModel
 from moesim.live.engine.shared import Shared
@@ -70,6 +71,7 @@ class LiveEngine(Engine):
         """the present layer, and the part of the last kernel"""
         self.group: Sequence[int] = ()
         """keys of the next expert kernel"""
+        self.times = HostTimes()
         self.waits: list[tuple[int, int, int]] = []
         """stalls of the step: from, to, part"""
         shared.settle = self._settle
@@ -93,7 +95,7 @@ class LiveEngine(Engine):
         self.layer = layer
         super()._layer(layer, event, work, costs)
         if self.check and event.keys:
-            self.compute.launch(self._model.compare(layer))
+            self._launch(self._model.compare(layer))
 
     @property
     def _model(self) -> LiveModel:
@@ -107,8 +109,9 @@ class LiveEngine(Engine):
 
     def _account(self, end: int) -> None:
         """Where the time went: into what ran; between that into stalls, and else into the host."""
-        parts, at, waits = self.parts, self._began, deque(self.waits)
-        for part, begun, ended in [*self.compute.ran(), (HOST, end, end)]:
+        parts, at, waits, ran = self.parts, self._began, deque(self.waits), self.compute.ran()
+        self.times.read(ran, self._began)
+        for part, begun, ended in [*ran, (HOST, end, end)]:
             begun, ended = min(max(begun, at), end), min(max(ended, at), end)
             idle = begun - at
             while waits and waits[0][0] < begun:
@@ -124,9 +127,16 @@ class LiveEngine(Engine):
 
     def _kernel(self, part: int, cost: int) -> None:
         group = frozenset(self.group) if part == EXPERTS else None
-        self.compute.launch(self._pieces(part), group)
+        free = self.host if self.compute.idle else None
+        self._launch(self._pieces(part), group, free)
         self.launched = part
         self._look()
+
+    def _launch(
+        self, pieces: list[Piece], group: frozenset[int] | None = None, free_at: int | None = None
+    ) -> None:
+        self.times.launches(len(pieces), free_at)
+        self.compute.launch(pieces, group)
 
     def _pieces(self, part: int) -> list[Piece]:
         model = self._model
@@ -154,7 +164,7 @@ class LiveEngine(Engine):
     def _run_resident(self, keys: tuple[int, ...], work: LayerWork) -> None:
         self.group = keys
         if self.check:
-            self.compute.launch(self._model.keep())
+            self._launch(self._model.keep())
         super()._run_resident(keys, work)
 
     def _run_group(self, group: list[int], tokens: dict[int, int], unrun: set[int]) -> None:
@@ -164,7 +174,7 @@ class LiveEngine(Engine):
     def _load_and_run(self, tokens: dict[int, int], absent: dict[int, int], now: int) -> None:
         self._wait_until(now)  # what is missing is demanded once the layer's experts could start
         if self.check:
-            self.compute.launch(self._model.keep())
+            self._launch(self._model.keep())
         super()._load_and_run(tokens, absent, now)
 
     # -- waiting -------------------------------------------------------------------------------------------------
@@ -193,7 +203,10 @@ class LiveEngine(Engine):
 
     def _wait_until(self, due: int) -> None:
         """Until the stream has nothing to run."""
+        waits = not self.compute.idle
         self.idle_until(lambda: self.compute.idle)
+        if waits:
+            self.times.goes_on(self.host)
 
     def idle_until(self, over: Callable[[], bool], at_most: float | None = None) -> None:
         """The host has nothing to do before that: the prefetcher is asked if the link is or falls idle meanwhile."""
@@ -212,6 +225,7 @@ class LiveEngine(Engine):
         self.shared.wait(lambda: self.compute.idle)
         self._model.read(self.launched)
         self._look()
+        self.times.goes_on(self.host)
 
     def _stall(self, unrun: set[int], absent: dict[int, int], tokens: dict[int, int]) -> None:
         """The stream is free and nothing may run: wait for a key that the event needs, or for nothing to be coming."""
@@ -244,8 +258,15 @@ class LiveEngine(Engine):
         if self.prefetcher.cost_ns:  # a predictor that is not run takes its stated time
             self.shared.wait(lambda: False, self.prefetcher.cost_ns / 1e9)
         self._look()
+        begun = self.host
         super()._ask_prefetcher()
         self._look()
+        self.times.add("ask", self.host - begun)
+
+    def _demand(self, key: int) -> None:
+        begun = self.shared.now()
+        super()._demand(key)
+        self.times.add("copy_submit", self.shared.now() - begun)
 
     def _check(self) -> None:
         self.cache.balance()

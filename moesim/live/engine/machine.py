@@ -85,6 +85,7 @@ class LiveMachine:
     ) -> FreeServer | ReplayServer:
         """The server, with its model and its router; its clock starts now."""
         assert isinstance(setup.engine, LiveEngine)
+        self.engine = setup.engine
         length = self._length(schedule)
         traffic = config.traffic
         requests = min(traffic.requests, traffic.concurrency or FIRST_PLACES)

@@ -32,7 +32,8 @@ def run_live(
     with machine(settled, inputs, options, weights) as made:
         result = simulate(config, inputs, replication, check=check, progress=progress, machine=made)
     # Bounds in time come from the experiment's tables, and these are not of this machine.
-    return replace(result, counters=result.counters | dict.fromkeys(BOUNDS, -1))
+    host = made.engine.times.medians()
+    return replace(result, counters=result.counters | dict.fromkeys(BOUNDS, -1) | host)
 
 
 def labelled(result: RunResult, labels: dict[str, str]) -> RunResult:

@@ -13,7 +13,7 @@ NAMES = ("launch", "sync", "copy_submit", "step", "ask")
 class HostTimes:
     """Samples in ns. Those that end or begin at a kernel are known once the step's kernels have been read.
 
-    launch: from when the host was free to launch to the kernel's begin, the stream being idle; sync: from a kernel's end
+    launch: from when the host was free to the kernel's begin, the stream being idle; sync: from a kernel's end
     to the host's going on; copy_submit: handing one demand to the link; step: from a step's start to its first kernel;
     ask: one question to the prefetcher, its stated cost apart.
     """

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from moesim.commands import cache, capture, policies, profile, refactorize, regress, report, trace, validate
+from moesim.commands import cache, capture, live, policies, profile, refactorize, regress, report, trace, validate
+from moesim.commands.running import planned, show
 from moesim.commands.terminal import JSON, bad_input, cpus, dump, stopping
-
-if TYPE_CHECKING:
-    from moesim.results import Results
-    from moesim.runner import Job
 
 app = typer.Typer(
     name="moesim",
@@ -24,8 +21,6 @@ app = typer.Typer(
 trace_app = typer.Typer(help="Traces of routing and of arrivals.", no_args_is_help=True)
 app.add_typer(trace_app, name="trace")
 app.add_typer(policies.app, name="policies")
-
-READABLE = 60  # lines of a table that a person reads at once
 
 
 @app.callback(invoke_without_command=True)
@@ -93,48 +88,6 @@ def run(
         print(dump({"experiments": [results.document() for results in done]}))
 
 
-def planned(jobs: list[Job], as_json: bool) -> str:
-    """What would run, as text or as JSON."""
-    if as_json:
-        return dump(
-            {
-                "experiments": [
-                    {
-                        "name": job.plan.name,
-                        "folder": str(job.folder),
-                        "runs": len(job.plan.runs()),
-                        "points": [{"labels": c.labels, "experiment": c.experiment()} for c in job.plan.configs],
-                    }
-                    for job in jobs
-                ]
-            }
-        )
-    lines = []
-    for job in jobs:
-        runs, points = len(job.plan.runs()), len(job.plan.configs)
-        lines.append(f"{job.plan.name}: {points} points, {runs} runs -> {job.folder}")
-        lines += ["  " + (", ".join(f"{k}: {v}" for k, v in c.labels.items()) or "one point") for c in job.plan.configs]
-    return "\n".join(lines)
-
-
-def show(results: Results) -> None:
-    """The table for a person, or its digest where it is long, and where the files are."""
-    from rich.console import Console
-
-    from moesim.analysis import digest, layout, table
-    from moesim.results import TABLE
-
-    console = Console()
-    width = layout.width_of(console)
-    lines = table.lines(results, width)
-    whole = len(lines) <= READABLE
-    layout.show(lines if whole else digest.lines(results, width), console)
-    if not whole:
-        text = f"\nThe table of all policies ({len(lines)} lines): {results.folder / TABLE}"
-        console.print(text, highlight=False, markup=False, soft_wrap=True)
-    console.print(f"\nResults: {results.folder}", highlight=False, markup=False, soft_wrap=True)
-
-
 @app.command()
 def schema(
     markdown: Annotated[bool, typer.Option("--markdown", help="As a page to read (docs/experiment-file.md).")] = False,
@@ -165,6 +118,7 @@ app.command()(regress.regress)
 app.command()(refactorize.refactorize)
 app.command()(capture.capture)
 app.command()(profile.profile)
+app.command()(live.live)
 app.command()(validate.validate)
 trace_app.command()(trace.info)
 trace_app.command()(trace.stats)

@@ -7,23 +7,24 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from moesim import results as results_module
 from moesim.document import Node, from_plain, from_settings
 from moesim.errors import InputError, Problem, unknown
 from moesim.partial import Partial
-from moesim.plan import Plan, read_plan
-from moesim.pool import Pool, most_steps
+from moesim.plan import Plan, Run, read_plan
+from moesim.pool import Pool, Tally, most_steps
 from moesim.progress import shown
 from moesim.results import DETAILS, REPORT, RUN, Results
 from moesim.settle import settle
 
 if TYPE_CHECKING:
+    from moesim.sim import RunResult
     from moesim.timeline import Window
 
 PACKAGES = ("numpy", "simpy", "pandas", "pyarrow", "pydantic", "matplotlib")
@@ -36,6 +37,21 @@ class Job:
     plan: Plan
     folder: Path
     save: tuple[str, ...]
+
+
+class Runs(Protocol):
+    """Who makes the results of all runs: a `Pool` simulates them."""
+
+    @property
+    def reused(self) -> int:
+        """How many were there from an earlier, interrupted command."""
+
+    def execute(self, runs: Sequence[Run]) -> list[RunResult]:
+        """The results, in the order of `runs`."""
+
+
+Executor = Callable[[Partial, Callable[[Tally], None]], Runs]
+"""makes `Runs` that keep what is finished in a folder and say how far they are"""
 
 
 def run(
@@ -81,10 +97,11 @@ def prepare(
     override: Node | None = None,
     out: Path | str | None = None,
     save: Sequence[str] = (),
+    home: Path | str = "results",
 ) -> list[Job]:
     """Check everything that is to run, and load its inputs. Writes nothing; raises InputError with every mistake.
 
-    settings: texts of `--set`; override: the same as a tree.
+    settings: texts of `--set`; override: the same as a tree; home: where folders go without `out`.
     """
     problems = [Problem("--save", unknown("detail", name, DETAILS)) for name in save if name not in DETAILS]
     override = override or from_settings(settings, problems)
@@ -97,7 +114,8 @@ def prepare(
         except InputError as error:
             problems += error.problems
             continue
-        jobs.append(Job(plan, _folder(plan, out, len(sources)), _kept(plan, save)))
+        folder = Path(home, plan.name) if out is None else _folder(plan, out, len(sources))
+        jobs.append(Job(plan, folder, _kept(plan, save)))
         problems += _clashes(jobs)
     if problems:
         raise InputError(dict.fromkeys(problems))
@@ -121,21 +139,33 @@ def _clashes(jobs: Sequence[Job]) -> list[Problem]:
     return results_module.check_folder(job.folder)
 
 
-def _folder(plan: Plan, out: Path | str | None, files: int) -> Path:
-    if out is None:
-        return Path("results", plan.name)
+def _folder(plan: Plan, out: Path | str, files: int) -> Path:
     return Path(out) if files == 1 else Path(out, plan.name)
 
 
 def execute(
-    job: Job, *, jobs: int, check: bool = False, figures: bool = True, quiet: bool = False, report: bool = False
+    job: Job,
+    *,
+    jobs: int,
+    check: bool = False,
+    figures: bool = True,
+    quiet: bool = False,
+    report: bool = False,
+    by: Executor | None = None,
+    about: Mapping[str, Any] | None = None,
 ) -> Results:
-    """Simulate all runs of a job and write its folder. An interrupted job goes on where it was when it is run again."""
+    """Simulate all runs of a job and write its folder. An interrupted job goes on where it was when it is run again.
+
+    `by` executes them in the place of the simulator; `about` goes into run.json.
+    """
     begun, clock = datetime.now(UTC), time.perf_counter()
     plan, partial = job.plan, Partial.beside(job.folder)
     runs = plan.runs()
     with shown(plan.name, len(runs), sum(map(most_steps, runs)), quiet) as progress:
-        pool = Pool(max(1, jobs), check, partial, progress, "transfers" in job.save)
+        if by is None:
+            pool: Runs = Pool(max(1, jobs), check, partial, progress, "transfers" in job.save)
+        else:
+            pool = by(partial, progress)
         found = settle(runs, pool.execute(runs))
     simulated = time.perf_counter() - clock
     with results_module.replacing(job.folder) as folder:
@@ -145,6 +175,7 @@ def execute(
         steps = sum(int(result.counters["steps"]) for result in found)
         wall = {"simulation_s": simulated, "all_s": time.perf_counter() - clock}
         record = {**_record(begun, jobs), "wall": wall, "runs": len(runs), "reused": pool.reused, "steps": steps}
+        record |= about or {}
         (folder / RUN).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
         if report:
             (folder / REPORT).write_text(Results(folder).report(), encoding="utf-8")

@@ -189,6 +189,7 @@ class Slots:
         return self._bytes[slot]
 
 
-def pieces(source: Tensor, target: Tensor, chunk_bytes: int) -> list[tuple[Tensor, Tensor]]:
-    """A copy in chunks of so many bytes, the last one smaller: (source, target) of each."""
-    return list(zip(source.split(chunk_bytes), target.split(chunk_bytes), strict=True))
+def piece(source: Tensor, target: Tensor, chunk_bytes: int, number: int) -> tuple[Tensor, Tensor]:
+    """Chunk `number` of a copy that is cut into chunks of so many bytes, the last one smaller: source and target."""
+    first = number * chunk_bytes
+    return source[first : first + chunk_bytes], target[first : first + chunk_bytes]

@@ -13,7 +13,7 @@ from moesim.sim.foresight import persisting
 from moesim.sim.schedule import Schedule
 from moesim.sim.server import Kind, Server
 from moesim.sim.setup import Inputs, Setup
-from moesim.sim.workload import Workload
+from moesim.sim.workload import Request, Workload
 
 
 class ReplayServer(Server):
@@ -40,9 +40,9 @@ class ReplayServer(Server):
         now = 0
         for step, frame in enumerate(self.schedule.frames):
             self._arrive(now, max(frame.visible, default=-1))
-            start = max([now, *(self.ready.get(p.request, 0) for p in frame.work.parts)])
+            start = max([now, *(self._ready(p.request) for p in frame.work.parts)])
             if frame.moves is not None:
-                start = max([start, *(self.ready.get(p.request, 0) for p in frame.moves.preempted)])
+                start = max([start, *(self._ready(p.request) for p in frame.moves.preempted)])
                 start = self.start_of(start, frame.moves)
             yielding, continuing = self.sampling(frame.work.parts)
             later = partial(self._later, step)
@@ -52,9 +52,18 @@ class ReplayServer(Server):
             self.ends.append(now)
             self.deliver(yielding)
             if self.side_router and continuing:
-                routed = self.route_aside(len(continuing), now)
-                self.ready.update((request.number, routed) for request, _ in continuing)
+                self._route(continuing, len(continuing), now)
         self._arrive(now)
+
+    def _ready(self, request: int) -> int:
+        """When what a request has next is visible."""
+        return self.ready.get(request, 0)
+
+    def _route(self, shown: Sequence[tuple[Request, int]], tokens: int, now: int) -> int:
+        """What these requests have at these positions, `tokens` in all, goes to the router; when it is visible."""
+        routed = self.route_aside(tokens, now)
+        self.ready.update((request.number, routed) for request, _ in shown)
+        return routed
 
     def _arrive(self, until: int, last: int = -1) -> None:
         """Requests that come by `until`, and those up to number `last`, go to the router in their order."""
@@ -65,7 +74,7 @@ class ReplayServer(Server):
                 request.arrival = self.ends[after]
             if request.arrival < 0 or (request.arrival > until and request.number > last):
                 return
-            request.visible = self.ready[request.number] = self.route_aside(request.prompt, request.arrival)
+            request.visible = self._route([(request, 0)], request.prompt, request.arrival)
             self.rows.append(int(self.trace.offsets[request.sequence]))
             self.arrived += 1
 

@@ -62,10 +62,10 @@ def check_lengths(config: Experiment, trace: RoutingTrace, blocks: int, arrivals
     assert kv is not None
     # The last token is sampled and never runs.
     most = blocks * kv.block_tokens + 1
-    longest, keys = _longest(config, trace, arrivals)
-    if longest is not None and longest <= most:
+    length, keys = longest(config, trace, arrivals)
+    if length is not None and length <= most:
         return []
-    asks = "may ask for any number" if longest is None else f"asks for up to {longest:,}"
+    asks = "may ask for any number" if length is None else f"asks for up to {length:,}"
     text = (
         f"has {blocks:,} blocks of {kv.block_tokens:,} tokens, room for a request of {most:,} tokens with its output; "
         f"the traffic {asks}; what limits them: {', '.join(f'traffic.{key}' for key in keys)}"
@@ -73,7 +73,7 @@ def check_lengths(config: Experiment, trace: RoutingTrace, blocks: int, arrivals
     return [Problem("memory.kv", text)]
 
 
-def _longest(config: Experiment, trace: RoutingTrace, arrivals: Arrivals | None) -> tuple[int | None, list[str]]:
+def longest(config: Experiment, trace: RoutingTrace, arrivals: Arrivals | None) -> tuple[int | None, list[str]]:
     """Most prompt and output tokens of a request, None if there is no limit; and the keys that limit them."""
     traffic = config.traffic
     cap = traffic.output_max or 10**9

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Protocol
 
 import numpy as np
 
@@ -21,7 +22,7 @@ from moesim.sim.replayed import ReplayServer
 from moesim.sim.result import RunResult
 from moesim.sim.schedule import Schedule
 from moesim.sim.server import FreeServer, Server
-from moesim.sim.setup import MAKERS, Inputs, set_up, settle
+from moesim.sim.setup import MAKERS, Inputs, Makers, Setup, set_up, settle
 from moesim.sim.transfers import Recorder
 from moesim.sim.watch import Watch
 from moesim.sim.watched import Watched
@@ -30,6 +31,19 @@ from moesim.sim.work import make_work
 from moesim.sim.workload import Workload
 
 Progress = Callable[[int], None]
+
+
+class Machine(Protocol):
+    """What steps run on in place of the simulated machine: a real one (`moesim.live.engine`)."""
+
+    @property
+    def makers(self) -> Makers:
+        """Who makes the parts that `set_up` puts together."""
+
+    def server(
+        self, config: Experiment, inputs: Inputs, setup: Setup, schedule: Schedule | None, workload: Workload
+    ) -> FreeServer | ReplayServer:
+        """The server that runs on them: of a frozen schedule, or, without one, as it comes."""
 
 KEPT = 8
 """frozen schedules that a process keeps"""
@@ -60,36 +74,39 @@ def simulate(
     compiled: bool | None = None,
     watch: Watch | None = None,
     transfers: bool = False,
+    machine: Machine | None = None,
 ) -> RunResult:
     """Run one replication of one point of a grid. `check` verifies conservation after every step.
 
     `direct` works every layer event out anew (see `Engine`): slower, and equal to the nanosecond. So is what `compiled`
     says: whether to run compiled steps where they fit (moesim.sim.compiled); None: where that pays. A `watch` is
     told what happens; a run that is watched is direct. `transfers`: keep a row per copy on the link, which no compiled
-    steps do; not of a run that is watched.
+    steps do; not of a run that is watched. On a `machine` the run is executed, with neither.
 
     Raises InputError where a cost table does not reach (see `CostTable`).
     """
     config = settle(config, inputs)
     watched = Watched(watch) if watch is not None else None
-    recorder = Recorder() if transfers and watched is None else None
-    direct = direct or watched is not None
-    looking = watched or recorder
+    recorder = Recorder() if transfers and watched is None and machine is None else None
+    direct = direct or watched is not None or machine is not None
+    looking = machine or watched or recorder
     makers = looking.makers if looking else MAKERS
     setup = set_up(config, inputs, replication, verify=check, direct=direct, makers=makers)
     workload = _workload(config, inputs, replication)
     config, served = _served(config, inputs, workload)
-    server: Server
+    server: FreeServer | ReplayServer
     schedule = None
     if config.schedule == "frozen":
         schedule = frozen_schedule(config, inputs, replication)
         # The recorded requests have all their routes; those of this workload are bound as they come.
         served = replace(inputs, trace=schedule.workload.trace)
-    machine = None if direct or recorder else compiled_steps(config, served, setup, check, compiled)
-    if schedule is not None:
-        server = ReplayServer(config, served, setup, schedule, workload, machine)
+    kernel = None if direct or recorder else compiled_steps(config, served, setup, check, compiled)
+    if machine is not None:
+        server = machine.server(config, served, setup, schedule, workload)
+    elif schedule is not None:
+        server = ReplayServer(config, served, setup, schedule, workload, kernel)
     else:
-        server = FreeServer(config, served, setup, workload, machine)
+        server = FreeServer(config, served, setup, workload, kernel)
     _show_cache(server)
     if watched is not None:
         watched.server(server)

@@ -6,7 +6,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="needs the live extra (torch)")
 
-from moesim.live.copies import Copier, Copy, HostPool, Slots, Throttle, pieces  # noqa: E402
+from moesim.live.copies import Copier, Copy, HostPool, Slots, Throttle, piece  # noqa: E402
 
 CPU = torch.device("cpu")
 
@@ -54,8 +54,12 @@ def test_what_fails_in_a_copy_is_raised_by_who_waits_or_looks() -> None:
 
 def test_pieces_of_a_key() -> None:
     key = torch.arange(10, dtype=torch.uint8)
-    assert [(len(a), len(b)) for a, b in pieces(key, key.clone(), 4)] == [(4, 4), (4, 4), (2, 2)]
-    assert len(pieces(key, key.clone(), 10)) == len(pieces(key, key.clone(), 99)) == 1
+    target = torch.zeros_like(key)
+    assert [tuple(map(len, piece(key, target, 4, number))) for number in range(3)] == [(4, 4), (4, 4), (2, 2)]
+    for number in range(3):
+        source, place = piece(key, target, 4, number)
+        place.copy_(source)
+    assert torch.equal(key, target)
 
 
 def test_slots_are_those_of_their_range_and_no_more() -> None:

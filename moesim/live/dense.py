@@ -130,10 +130,11 @@ def load_dense(model: str | Path | None = None, device: str = "cpu") -> Dense:
     try:
         tokenizer = AutoTokenizer.from_pretrained(**located.source())
         source: Any = {**located.source(), "dtype": torch.float32, "output_loading_info": True}
-        loaded, info = AutoModelForCausalLM.from_pretrained(**source)
+        made: Any = AutoModelForCausalLM.from_pretrained(**source)
     except Exception as error:  # transformers raises many kinds for files that it cannot read
         text = f"cannot be loaded ({type(error).__name__}: {str(error)[:200]})"
         raise InputError(Problem(str(model or located.path.name), text)) from error
+    loaded, info = made
     check_whole(info, str(model or located.path.name))
     loaded.eval().requires_grad_(False)
     check_shape(loaded, str(model or PACKAGE))

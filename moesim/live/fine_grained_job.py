@@ -41,8 +41,9 @@ class FineGrainedJob:
     def layers(self) -> tuple[Partition, list[Tensor]]:
         """Owners of the channels and gate weights [experts, d] of all layers; a layer is a stage."""
         shape = self.dense.model.config
-        known = {layer: self.stages.read(f"layer-{layer:03d}") for layer in range(shape.num_hidden_layers)}
-        missing = [layer for layer, kept in known.items() if kept is None]
+        read = {layer: self.stages.read(f"layer-{layer:03d}") for layer in range(shape.num_hidden_layers)}
+        known = {layer: kept for layer, kept in read.items() if kept is not None}
+        missing = [layer for layer in read if layer not in known]
         tokens = sum(len(passage.ids) for passage in self._calibration())
         each = 2 * tokens * (shape.hidden_size + shape.intermediate_size)
         group = max(GROUP_BYTES // each, 1)
@@ -51,10 +52,10 @@ class FineGrainedJob:
             for layer in missing[at : at + group]:
                 known[layer] = self._layer(layer, watched.pop(layer))
                 self.stages.keep(f"layer-{layer:03d}", known[layer])
-                told = known[layer]["captured"]
-                self.stages.say(f"layer {layer}: the gate's {self.config.k} experts hold {told[0]:.3f} of the routed "
-                                f"energy, the best {self.config.k} {told[1]:.3f}, any {self.config.k} {told[2]:.3f}")
-        kept = [known[layer] for layer in range(shape.num_hidden_layers)]
+                mine, best, chance = known[layer]["captured"]
+                text = f"layer {layer}: the gate's {self.config.k} experts hold {mine:.3f} of the routed energy"
+                self.stages.say(f"{text} (at best {best:.3f}, by chance {chance:.3f})")
+        kept = [known[layer] for layer in read]
         return Partition(np.stack([k["owner"] for k in kept])), [torch.from_numpy(k["gate"]) for k in kept]
 
     def _calibration(self) -> list[Any]:

@@ -6,6 +6,7 @@ import importlib.metadata
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from moesim.live import sources
 from moesim.live.corpus import Split, Work
@@ -39,7 +40,7 @@ def _topics() -> Iterator[tuple[str, str]]:
 def _descriptions() -> Iterator[tuple[str, str, str]]:
     seen = {}
     for package in importlib.metadata.distributions():
-        data = package.metadata
+        data: Any = package.metadata  # an email.message.Message
         text = data.get_payload() or data.get("Description") or ""
         if data["Name"] and isinstance(text, str):
             licence = data.get("License-Expression") or data.get("License") or "not stated"

@@ -285,8 +285,9 @@ def _fine_grained(record: Record, parts: dict[str, Arrays], dense: Dense) -> tup
     tuned, device = parts.get("deltas.npz"), dense.model.device
     for layer, block in enumerate(dense.model.model.layers):
         if tuned is not None and ranks_of(record):
-            for name, delta in _layer_deltas(record, tuned, layer).to(device).items():
-                getattr(block.mlp, name).weight += delta.up @ delta.down
+            deltas: Any = _layer_deltas(record, tuned, layer).to(device)
+            for name in PROJECTIONS:
+                getattr(block.mlp, name).weight += deltas[name].up @ deltas[name].down
         elif tuned is not None:
             _add_whole(block.mlp, tuned, layer)
         gate = Gate(torch.from_numpy(gates["weight"][layer]), torch.from_numpy(gates["scale"][layer]), record.k)

@@ -28,7 +28,7 @@ def _head(record: Record) -> Iterable[str]:
     permanent = " (the permanent channels, counted in it; mean over layers)" if record.scheme == "domains" else ""
     yield f"# {record.model}, refactorized: {record.scheme}"
     yield (
-        f"{record.layers} layers, {record.experts} experts a layer, {record.k} active. Of {record.channels} FFN channels "
+        f"{record.layers} layers, {record.experts} experts a layer, {record.k} active. Of {record.channels} channels "
         f"a routed expert has {record.expert_width}, {record.shared_width} are shared by all{permanent}. "
         f"A key (one layer of one expert, 16 bits a weight) has {record.key_bytes:,} bytes."
     )

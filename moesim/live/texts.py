@@ -42,7 +42,8 @@ class Texts:
 def choose_texts(works: Sequence[Work], domains: Sequence[str], encode: Encode, config: RefactorConfig) -> Texts:
     """Training passages and prompts of every domain. Raises InputError naming all domains with too little text."""
     least, most = config.train_length
-    train, prompts, problems = [], [], []
+    train, prompts = [], []
+    problems: list[Problem] = []
     for index, domain in enumerate(domains):
         try:
             mine = _of(works, domain, "train")

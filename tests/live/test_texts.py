@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -98,3 +99,9 @@ def test_all_mistakes_in_settings_are_told_at_once():
     quick = config_from("domains", ["train=9"], quick=True)
     assert quick.train == 9 and quick.rounds == QUICK["rounds"] == 1
     assert np.isclose(config_from("fine-grained", ["shared=0.25"]).shared, 0.25)
+
+
+def test_every_setting_is_in_the_docs():
+    page = (Path(__file__).resolve().parents[2] / "docs" / "refactorize.md").read_text(encoding="utf-8")
+    table = page.split("## Settings")[1].split("## What is simplified")[0]
+    assert [name for name in RefactorConfig.model_fields if f"`{name}`" not in table and name != "scheme"] == []

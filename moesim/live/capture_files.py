@@ -26,8 +26,11 @@ WEIGHTS = {
     "router": "weights are the router's softmax, which is not multiplied in. ",
 }
 TOPS = (
-    "top_weights are the softmax of the gate's logits over all experts{probable}; where a gate adds a bias or limits "
-    "groups, the chosen need not be the first of top_experts. "
+    "top_weights are the softmax of the gate's logits over all experts{probable}. "
+)
+BIASED = (
+    "Where a gate adds a bias or limits groups, the chosen are not always the first of top_experts: "
+    "report.capture.chosen_are_top_k is the share of choices that are. "
 )
 AHEAD = "predicted_d: what the gate d MoE layers ahead chooses on this layer's gate input, then its next best. "
 
@@ -207,6 +210,7 @@ def _notes(capture: Capture, full: bool, sample: bool) -> str:
     if full and capture.top:
         probable = " (of gates that give probabilities, those)" if any(b.probable for b in capture.blocks) else ""
         text += TOPS.format(probable=probable)
+        text += "" if capture.decoupled else BIASED
     if full and capture.distances:
         text += AHEAD
     if capture.config.weights_bits is not None:

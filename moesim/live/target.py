@@ -74,7 +74,7 @@ def _refactorized(folder: Path, device: str, dtype: str, dense: str | None) -> T
     found = load_refactorized(folder, model=dense, device=device)
     if dtype != "auto":
         found.model.to(DTYPES[dtype])
-    return _target(found.model, found.tokenizer, found.meta["model"], 2, found)
+    return _target(found.model, found.tokenizer, f"{found.meta['model']} ({found.meta['scheme']})", 2, found)
 
 
 def _gguf(path: Path | None, device: str, dtype: str) -> Target:

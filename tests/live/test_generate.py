@@ -30,7 +30,8 @@ SAMPLER = Sampler(0.8, 3)
 
 def prompts(sizes=SIZES, seed=0):
     random = np.random.default_rng(seed)
-    return [(n, Prompt(random.integers(2, 64, size).astype(np.int32), output)) for n, (size, output) in enumerate(sizes)]
+    made = [Prompt(random.integers(2, 64, size).astype(np.int32), output) for size, output in sizes]
+    return list(enumerate(made))
 
 
 def alone(model, prompt, output, chances, sampler):
@@ -140,9 +141,8 @@ def test_end_of_text_stops_or_does_not():
     model, todo = small("LlamaConfig", {}), prompts([(5, 40), (7, 40), (3, 40)])
     free = dict(Generator(model, Sampler(1, 0), 2).run(todo))
     end = int(free[0][7])
-    ways = {
-        way: dict(Generator(model, Sampler(1, 0, (end,), (end,), way), 2).run(todo)) for way in ("stop", "ban", "ignore")
-    }
+    samplers = {way: Sampler(1, 0, (end,), (end,), way) for way in ("stop", "ban", "ignore")}
+    ways = {way: dict(Generator(model, sampler, 2).run(todo)) for way, sampler in samplers.items()}
     for number, ids in free.items():
         line = ids.tolist()
         assert ways["stop"][number].tolist() == (line[: line.index(end) + 1] if end in line else line)

@@ -135,7 +135,7 @@ def _error(simulated: float, measured: float) -> float:
 def compare(simulated: Any, measured: Any) -> list[Setting]:
     """Settings of two `Results` with saved steps. Raises InputError where they do not belong together."""
     known = _measured_runs(measured)
-    problems = list(_strangers(simulated, measured))
+    problems = [*_strangers(simulated, measured), *_both_roles(simulated.configs)]
     found: list[Setting] = []
     tables = _tables(simulated), _tables(measured)
     for point, config in enumerate(simulated.configs):
@@ -158,12 +158,26 @@ def compare(simulated: Any, measured: Any) -> list[Setting]:
     return found
 
 
+def _both_roles(configs: Sequence[Any]) -> Iterator[Problem]:
+    """What was fitted to a setting is no evidence for it, under whatever name it stands."""
+    roles: dict[str, set[str]] = {}
+    for config in configs:
+        own = roles.setdefault(_identity(config), set())
+        own.add(_role(config))
+        if len(own) > 1:
+            text = f"{_name(config.labels)} is used for calibration and for judging; change one of them"
+            yield Problem("validation.role", text)
+
+
+def _role(config: Any) -> str:
+    return str(config.validation.role) if config.validation else "judge"
+
+
 def _setting(config: Any) -> Setting:
     held = config.validation
-    role = held.role if held else "judge"
     limits = (held.resident, held.transfer_bound) if held else (0.02, 0.5)
     exact = config.schedule == "frozen" and config.prefetch.name == "none" and config.miss.name == "wait"
-    return Setting(dict(config.labels), role, limits, exact and not config.memory.staging)
+    return Setting(dict(config.labels), _role(config), limits, exact and not config.memory.staging)
 
 
 def _measured_runs(measured: Any) -> dict[str, list[tuple[int, int]]]:

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from moesim.live.engine.machine import Options
 
 
+ROLES = ("calibrate", "judge")
+
+
 def live(
     files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Experiment files (YAML).")],
     settings: Annotated[
@@ -34,6 +37,9 @@ def live(
     experts: Annotated[
         str, typer.Option(help="looped, grouped, or auto: grouped on a GPU. How an expert kernel runs its group.")
     ] = "auto",
+    role: Annotated[
+        str | None, typer.Option(metavar="ROLE", help="Only settings that calibrate, or judge (docs/validation.md).")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of every random stream.")] = None,
     out: Annotated[
         Path | None,
@@ -49,11 +55,12 @@ def live(
 ) -> None:
     """Run experiments for real: policies and schedule as in `moesim run`, with real copies and kernels in torch."""
     with bad_input(), stopping():
-        options = _options(device, throttle, throttle_fixed, experts)
+        options = _options(device, throttle, throttle_fixed, experts, role)
         from moesim.live.engine import campaign
         from moesim.live.engine.differences import told
 
-        todo = campaign.prepare(files, options, repeats=repeats, settings=settings or (), seed=seed, out=out)
+        given = {"settings": settings or (), "seed": seed, "out": out}
+        todo = campaign.prepare(files, options, repeats=repeats, role=role, **given)
         if dry_run:
             print(planned(todo, as_json))
             return
@@ -73,7 +80,7 @@ def live(
         raise typer.Exit(1)
 
 
-def _options(device: str, throttle: str | None, fixed: float, experts: str) -> Options:
+def _options(device: str, throttle: str | None, fixed: float, experts: str, role: str | None) -> Options:
     """Raises InputError with every option that makes no sense, and where torch is not installed."""
     from moesim.errors import InputError, Problem, unknown
     from moesim.experiment import parse_bytes
@@ -91,6 +98,8 @@ def _options(device: str, throttle: str | None, fixed: float, experts: str) -> O
     forms = {"auto": None, "looped": False, "grouped": True}
     if experts not in forms:
         problems.append(Problem("--experts", unknown("form", experts, forms)))
+    if role not in (None, *ROLES):
+        problems.append(Problem("--role", unknown("role", str(role), ROLES)))
     if problems:
         raise InputError(problems)
     needs_torch("live")

@@ -48,7 +48,9 @@ def profile(
     throttle: Annotated[
         str, typer.Option(metavar="RATE", help="Copies held to so many bytes a second (2GB), for a slower link.")
     ] = "",
-    throttle_ns: Annotated[int, typer.Option(min=0, help="And to so many ns a copy besides.")] = 0,
+    throttle_fixed: Annotated[
+        float, typer.Option(metavar="US", min=0, help="With --throttle: microseconds of each copy beside its bytes.")
+    ] = 0.0,
     host_from: Annotated[
         Path | None,
         typer.Option(metavar="FOLDER", help="Take host times from live runs that calibrate (docs/validation.md)."),
@@ -85,7 +87,7 @@ def profile(
         if experts not in WAYS:
             gather.problems.append(Problem("--experts", unknown("way", experts, WAYS)))
         given_sizes = gather(lambda: [_bytes("--sizes", part) for part in sizes.split(",")] if sizes else None)
-        held = gather(lambda: _throttle(throttle, throttle_ns))
+        held = gather(lambda: _throttle(throttle, throttle_fixed))
         gather(lambda: host_of_runs(host_from) if host_from else None)
         room = gather(lambda: _bytes("--memory", memory) if memory else None)
         if given_sizes and (len(given_sizes) < 2 or given_sizes != sorted(set(given_sizes))):
@@ -200,14 +202,14 @@ def _bytes(option: str, text: str) -> int:
     return found
 
 
-def _throttle(rate: str, fixed_ns: int) -> Throttle | None:
+def _throttle(rate: str, fixed_us: float) -> Throttle | None:
     from moesim.errors import InputError, Problem
     from moesim.live.copies import Throttle
 
     if rate:
-        return Throttle(_bytes("--throttle", rate), fixed_ns)
-    if fixed_ns:
-        raise InputError(Problem("--throttle-ns", "says what a copy costs besides --throttle, which is not given"))
+        return Throttle(_bytes("--throttle", rate), round(fixed_us * 1000))
+    if fixed_us:
+        raise InputError(Problem("--throttle-fixed", "belongs to --throttle, which is not given"))
     return None
 
 

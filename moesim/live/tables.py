@@ -37,7 +37,7 @@ METHOD = (
     "are not in the grid, relative; again: the same grid point measured twice."
 )
 FITTED = (
-    "host_ns are not of single calls: they are medians over the live runs in {folder} that calibrate (role: calibrate), "
+    "host_ns are not of single calls: they are medians over the live runs in {folder} that calibrate, "
     "as the engine paid them, threads that wake each other included."
 )
 CLOCKS = {

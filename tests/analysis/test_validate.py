@@ -199,3 +199,10 @@ def test_roles_and_regimes_are_the_files() -> None:
     (found,) = compare(results([made], [table]), results([point()], [table]))
     assert (found.role, found.regime) == ("calibrate", "mixed")
     assert replace(found, limits=(0.1, 0.15)).regime == "transfer-bound"
+
+
+def test_a_setting_does_not_judge_what_was_fitted_to_it() -> None:
+    fitted, same = point(validation={"role": "calibrate"}), point()
+    tables = [steps([1]), steps([1])]
+    with pytest.raises(InputError, match=r"validation\.role: memory\.slots: 3 is used for calibration and for judging"):
+        compare(results([fitted, same], tables), results([point()], [steps([1])]))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import platform
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -17,11 +16,13 @@ from typing import Any
 import torch
 
 from moesim import inputs, runner
+from moesim.errors import InputError, Problem
 from moesim.live.engine.differences import compare
 from moesim.live.engine.fit import check as check_fit
 from moesim.live.engine.machine import Options, weights_for
 from moesim.live.engine.model import Weights
 from moesim.live.engine.run import labelled, run_live
+from moesim.live.machine import describe
 from moesim.partial import Partial, run_key
 from moesim.plan import Plan, Run
 from moesim.pool import Tally
@@ -32,11 +33,27 @@ from moesim.sim.setup import keys_of
 REPEAT, AGREEMENT, SAVED = "repeat", "agreement", ("steps", "tokens")
 
 
-def prepare(files: Sequence[Path], options: Options, *, repeats: int = 1, **given: Any) -> list[runner.Job]:
-    """What is to run, checked whole: as `moesim.runner.prepare`, and what a live machine cannot do."""
+def prepare(
+    files: Sequence[Path], options: Options, *, repeats: int = 1, role: str | None = None, **given: Any
+) -> list[runner.Job]:
+    """What is to run, checked whole: as `moesim.runner.prepare`, and what a live machine cannot do.
+
+    role: only the points that have it (`validation.role`).
+    """
     jobs = runner.prepare(files, home=Path("results", "live"), **given)
+    if role is not None:
+        jobs = [replace(job, plan=of_role(job.plan, role)) for job in jobs]
     check_fit([job.plan for job in jobs], options)
     return [replace(job, plan=repeated(job.plan, repeats), save=SAVED) for job in jobs]
+
+
+def of_role(plan: Plan, role: str) -> Plan:
+    """The points of a role. Raises InputError where there is none."""
+    configs = [config for config in plan.configs if (config.validation.role if config.validation else "judge") == role]
+    if not configs:
+        text = f"{plan.name} has no setting of role {role!r}; validation.role of its settings says which they have"
+        raise InputError(Problem("--role", text))
+    return replace(plan, configs=tuple(configs))
 
 
 def repeated(plan: Plan, repeats: int) -> Plan:
@@ -136,19 +153,8 @@ class LivePool:
 
 
 def described(options: Options) -> str:
-    """The device in words."""
-    device = torch.device(options.device)
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{_processor()}, one thread for kernels and one for copies"
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
+    """The device in words, as the tables have it that are measured on it."""
+    return describe(torch.device(options.device), threads=1)
 
 
 def labels(options: Options, device: str) -> dict[str, str]:

@@ -15,7 +15,7 @@ class HostTimes:
 
     launch: from the end of what was waited for, a kernel or a copy, to the begin of the kernel that was launched then;
     sync: from a kernel's end to the host's having its result; demand: from the end of the kernel before a layer's
-    experts to the first demand's being handed to the link, and copy_submit: handing over another one; step: from a step's
+    experts to the first demand's being handed to the link, copy_submit: handing over another one; step: from a step's
     start to its first kernel; ask: one question to the prefetcher, its stated cost apart.
     """
 

@@ -272,14 +272,10 @@ class LiveEngine(Engine):
         self.times.add("ask", self.host - begun)
 
     def _demand(self, key: int) -> None:
-        begun = self.shared.now()
         super()._demand(key)
-        handed = self.shared.now()
-        if self.demanded == self.layer:
-            self.times.add("copy_submit", handed - begun)
-        else:
+        if self.demanded != self.layer:
             self.demanded = self.layer
-            self.times.demands(handed)
+            self.times.demands(self.shared.now())
 
     def _check(self) -> None:
         self.cache.balance()

@@ -7,16 +7,16 @@ from statistics import median
 
 from moesim.live.engine.streams import Ran
 
-NAMES = ("launch", "sync", "copy_submit", "demand", "step", "ask")
+NAMES = ("launch", "sync", "copy_submit", "step", "ask")
 
 
 class HostTimes:
     """Samples in ns. Those that begin or end with a kernel are known once the step's kernels have been read.
 
     launch: from the end of what was waited for, a kernel or a copy, to the begin of the kernel that was launched then;
-    sync: from a kernel's end to the host's having its result; demand: from the end of the kernel before a layer's
-    experts to the first demand's being handed to the link, copy_submit: handing over another one; step: from a step's
-    start to its first kernel; ask: one question to the prefetcher, its stated cost apart.
+    sync: from a kernel's end to the host's having its result; copy_submit: from the end of the kernel before a layer's
+    experts to the first demand's being handed to the link (others take next to nothing); step: from a step's start to
+    its first kernel; ask: one question to the prefetcher, its stated cost apart.
     """
 
     def __init__(self) -> None:
@@ -52,7 +52,7 @@ class HostTimes:
             self.add("step", ran[0].begun - start)
             for at, landed in self._launched:
                 self.add("launch", ran[at].begun - max(landed, ran[at - 1].ended))
-            for name, times in (("sync", self._read), ("demand", self._demanded)):
+            for name, times in (("sync", self._read), ("copy_submit", self._demanded)):
                 for at, then in times:
                     self.add(name, then - ran[at].ended)
         self.pieces = 0

@@ -67,8 +67,9 @@ class LiveEngine(Engine):
         self.shared, self.compute = shared, compute
         self.model: LiveModel | None = None
         """set before the first step"""
-        self.layer = self.launched = -1
-        """the present layer, and the part of the last kernel"""
+        self.layer = self.launched = self.demanded = -1
+        """the present layer, the part of the last kernel, the last layer of which a key was demanded"""
+        self.in_step = False
         self.group: Sequence[int] = ()
         """keys of the next expert kernel"""
         self.times = HostTimes()
@@ -79,17 +80,27 @@ class LiveEngine(Engine):
     # -- a step --------------------------------------------------------------------------------------------------
 
     def run(self, step: int, work: Work, costs: StepCosts, start: int, laters: Sequence[np.ndarray]) -> int:
-        with self.shared.changed:
+        with self.shared.lock:
+            self._reach(start)
             self.waits.clear()
-            return super().run(step, work, costs, start, laters)
+            self.demanded, self.in_step = -1, True
+            try:
+                return super().run(step, work, costs, start, laters)
+            finally:
+                self.in_step = False
 
     def reach(self, start: int) -> int:
         """Wait for the clock to reach `start`; the prefetcher may be asked."""
-        with self.shared.changed:
-            self._look()
-            while self.host < start:
-                self.idle_until(lambda: False, (start - self.host) / 1e9)
+        if self.in_step:  # which was reached before
             return self.host
+        with self.shared.lock:
+            return self._reach(start)
+
+    def _reach(self, start: int) -> int:
+        self._look()
+        while self.host < start:
+            self.idle_until(lambda: False, (start - self.host) / 1e9)
+        return self.host
 
     def _layer(self, layer: int, event: Event, work: LayerWork, costs: StepCosts) -> None:
         self.layer = layer
@@ -127,15 +138,13 @@ class LiveEngine(Engine):
 
     def _kernel(self, part: int, cost: int) -> None:
         group = frozenset(self.group) if part == EXPERTS else None
-        free = self.host if self.compute.idle else None
-        self._launch(self._pieces(part), group, free)
+        waited = self.compute.idle and self.launched not in (GATE, REST)  # after these there was a synchronisation
+        self._launch(self._pieces(part), group, waited)
         self.launched = part
         self._look()
 
-    def _launch(
-        self, pieces: list[Piece], group: frozenset[int] | None = None, free_at: int | None = None
-    ) -> None:
-        self.times.launches(len(pieces), free_at)
+    def _launch(self, pieces: list[Piece], group: frozenset[int] | None = None, waited: bool = False) -> None:
+        self.times.launches(len(pieces), waited)
         self.compute.launch(pieces, group)
 
     def _pieces(self, part: int) -> list[Piece]:
@@ -203,10 +212,7 @@ class LiveEngine(Engine):
 
     def _wait_until(self, due: int) -> None:
         """Until the stream has nothing to run."""
-        waits = not self.compute.idle
         self.idle_until(lambda: self.compute.idle)
-        if waits:
-            self.times.goes_on(self.host)
 
     def idle_until(self, over: Callable[[], bool], at_most: float | None = None) -> None:
         """The host has nothing to do before that: the prefetcher is asked if the link is or falls idle meanwhile."""
@@ -225,7 +231,7 @@ class LiveEngine(Engine):
         self.shared.wait(lambda: self.compute.idle)
         self._model.read(self.launched)
         self._look()
-        self.times.goes_on(self.host)
+        self.times.has_read(self.host)
 
     def _stall(self, unrun: set[int], absent: dict[int, int], tokens: dict[int, int]) -> None:
         """The stream is free and nothing may run: wait for a key that the event needs, or for nothing to be coming."""
@@ -246,7 +252,9 @@ class LiveEngine(Engine):
         self._look()
         cause = landed()
         waited_for = link.demands[0].key if cause is None else cause
-        self.waits.append((began, self.host, LATE_STALL if absent.get(waited_for) == LATE else MISS_STALL))
+        ended = max(began, self.host if cause is None else link.landed[cause])
+        self.times.landed = ended
+        self.waits.append((began, ended, LATE_STALL if absent.get(waited_for) == LATE else MISS_STALL))
         if cause is None:
             ready = sorted(key for key in unrun if state[key] >= FRESH)
             if not ready:
@@ -264,9 +272,10 @@ class LiveEngine(Engine):
         self.times.add("ask", self.host - begun)
 
     def _demand(self, key: int) -> None:
-        begun = self.shared.now()
         super()._demand(key)
-        self.times.add("copy_submit", self.shared.now() - begun)
+        if self.demanded != self.layer:
+            self.demanded = self.layer
+            self.times.demands(self.shared.now())
 
     def _check(self) -> None:
         self.cache.balance()

@@ -34,6 +34,8 @@ class LiveLink(Link):
         self.sent: deque[tuple[Transfer, int, Copy]] = deque()
         """chunks in flight, with their numbers"""
         self.chunks_sent = self.bytes_sent = 0
+        self.landed: dict[int, int] = {}
+        """when the last copy of each key ended"""
 
     # -- asked by the host, now ----------------------------------------------------------------------------------
 
@@ -76,10 +78,11 @@ class LiveLink(Link):
 
     def _over(self, copy: Copy) -> None:
         """The copier's thread: the first chunk in flight is over."""
-        with self.shared.changed:
+        with self.shared.lock:
             self.shared.settle()
             transfer, number, _ = self.sent.popleft()
             now = self.shared.now()
+            self.landed[transfer.key] = self.shared.since(copy.ended)
             self.busy_ns += copy.ended - copy.begun
             self.ends[self.ends.index(number)] = now
             if transfer.end == number:
@@ -87,7 +90,7 @@ class LiveLink(Link):
                 if self.landing and self.landing[0] is transfer:
                     self._land(now)
             self._pump(now)
-            self.shared.changed.notify_all()
+        self.shared.tell()
 
     def _land(self, now: int) -> None:
         done = self.landing[0]

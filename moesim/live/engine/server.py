@@ -47,7 +47,6 @@ class LiveServer(Server):
         self, step: int, work: Work, start: int, sampled: int, continuing: int, later: Callable[[Kind], np.ndarray]
     ) -> int:
         engine, requests = self.engine, self.workload.requests
-        engine.reach(start)
         for part in work.parts:
             request = requests[part.request]
             if part.start == 0 and request.started_step < 0:
@@ -93,7 +92,7 @@ class LiveServer(Server):
     def wait_for(self, errand: Errand) -> int:
         """The host waits for the router; when it was done."""
         engine = self.engine
-        with engine.shared.changed:
+        with engine.shared.lock:
             engine.idle_until(lambda: errand.done >= 0)
         return errand.done
 
@@ -166,7 +165,7 @@ class LiveFreeServer(LiveServer, FreeServer):
         if not self.routing and arrival == NEVER:
             return super()._next_event()
         engine, now = self.engine, self.engine.shared.now
-        with engine.shared.changed:
+        with engine.shared.lock:
             left = None if arrival == NEVER else max(0.0, (arrival - now()) / 1e9)
             engine.idle_until(lambda: bool(self.routing) and self.routing[0][0].done >= 0, left)
         return max(self.now, now())

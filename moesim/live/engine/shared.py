@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from queue import Empty, SimpleQueue
 
 from moesim.live.copies import WAIT_S, clock
 
 
 class Shared:
-    """One lock for everything that decides: host, copier and stream take it to look at or to change link and cache.
+    """One lock for everything that decides: whoever looks at link and cache, or changes them, holds it.
 
     The host holds it while it decides, and gives it up while it waits. `settle` and `checks` are called by who holds
     it: what kernels that have ended leave to do, and what raises if a thread has failed.
     """
 
     def __init__(self) -> None:
-        self.changed = threading.Condition(threading.RLock())
+        self.lock = threading.Lock()
         self.waiting = False
         """the host waits: who has news says so"""
         self.settle: Callable[[], None] = lambda: None
         self.checks: list[Callable[[], None]] = []
+        self._news: SimpleQueue[None] = SimpleQueue()
         self._origin = clock()
 
     def start(self) -> None:
@@ -38,11 +40,10 @@ class Shared:
     def tell(self) -> None:
         """Something has happened that the host may wait for; what it is must have been written before."""
         if self.waiting:
-            with self.changed:
-                self.changed.notify_all()
+            self._news.put(None)
 
     def wait(self, until: Callable[[], bool], at_most: float | None = None) -> bool:
-        """The host, which holds the lock once, waits until that is so, or for `at_most` seconds; whether it is so.
+        """The host, which holds the lock, waits until that is so, or for `at_most` seconds; whether it is so.
 
         What is to be settled is settled each time before it looks.
         """
@@ -56,8 +57,17 @@ class Shared:
                 pause = WAIT_S if left is None else min(WAIT_S, (left - self.now()) / 1e9)
                 if pause <= 0:
                     return False
-                self.changed.wait(pause)
+                self._sleep(pause)
                 for check in self.checks:
                     check()
         finally:
             self.waiting = False
+
+    def _sleep(self, pause: float) -> None:
+        self.lock.release()
+        try:  # a queue wakes who waits for it sooner than a condition does
+            self._news.get(timeout=pause)
+        except Empty:
+            pass
+        finally:
+            self.lock.acquire()

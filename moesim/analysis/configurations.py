@@ -40,6 +40,8 @@ LABELS = ("routing", "costs", "link", "kv")
 class Configuration:
     """One point of the grid. `group` is what must be equal for two cache policies to compare; `runs` has a row per
     replication, in their order. `horizon` is in layer events, inf when unlimited and NaN when the policy has none.
+    `whole`: the name of a preset, or of a batcher where batchers are compared, which is compared as a whole and not by
+    its cache alone; blank where the cache is what is compared.
 
     Replications that share captured sequences are no independent observations. They are one cluster, and its mean is
     one value: intervals are over `units`, which are clusters where there are any and replications elsewhere.
@@ -53,7 +55,7 @@ class Configuration:
     scope: str
     oracle: str
     options: tuple[str, ...]
-    preset: str
+    whole: str
     runs: pd.DataFrame = field(repr=False)
     loaded: dict[str, np.ndarray] = field(default_factory=dict, repr=False)  # columns that were asked for
 
@@ -61,10 +63,10 @@ class Configuration:
     def policy(self) -> str:
         """Name, level where it says something, horizon and the other options, e.g. `lookahead queue 64 persist`.
 
-        Of a preset, and where batchers are compared, the name alone.
+        Of what is compared as a whole, a preset or a batcher, the name alone.
         """
-        if self.preset:
-            return self.preset
+        if self.whole:
+            return self.whole
         level = "" if self.level == "history" else self.level
         return " ".join(filter(None, (self.cache, level, horizon_text(self.horizon), *self.options)))
 
@@ -198,7 +200,7 @@ def _configuration(runs: pd.DataFrame, keys: list[str], decided: Sequence[str], 
         scope=row.get("scope", ""),
         oracle=row.get("oracle", ""),
         options=tuple(filter(None, [row.get("unknown", "").replace("farthest", "")])),
-        preset=name,
+        whole=name,
         runs=runs.sort_values("replication", kind="stable") if "replication" in runs else runs,
     )
 
@@ -296,7 +298,7 @@ def best(configurations: Sequence[Configuration], column: str) -> Configuration 
 def baseline(group: Sequence[Configuration], column: str) -> Configuration | None:
     """The best policy of level `history` that leaves the model as it is, in either scope.
 
-    Of presets, where some do otherwise, one that waits for what is missing.
+    Where some do otherwise, as presets may, one that waits for what is missing.
     """
     found = [c for c in group if c.level == "history" and not c.lossy]
     return best([c for c in found if c.value("miss") in (None, "", "wait")] or found, column)
@@ -331,8 +333,8 @@ def bound(group: Sequence[Configuration], column: str) -> Configuration | None:
 
 
 def ranked(group: Sequence[Configuration]) -> list[Configuration]:
-    """A group with presets, the best first; another one as it is."""
-    if not any(c.preset for c in group):
+    """A group that is compared as wholes (presets, batchers), the best first; another one as it is."""
+    if not any(c.whole for c in group):
         return list(group)
     column = judged_by(group)
     means = {c: c.mean(column) * (-1 if column in LARGEST else 1) for c in group}

@@ -99,7 +99,7 @@ def chosen(group: Group) -> Configuration | None:
 def _name(c: Configuration | None) -> str:
     if c is None:
         return ""
-    policy = c.policy if c.preset else c.policy.removeprefix("lookahead ").replace(f" {UNLIMITED}", "")
+    policy = c.policy if c.whole else c.policy.removeprefix("lookahead ").replace(f" {UNLIMITED}", "")
     most = LONGEST - len(c.scope) - 2
     return f"{policy if len(policy) <= most else policy[: most - 1] + '…'}, {c.scope}"
 

@@ -53,8 +53,8 @@ def _reversal(ours: Configuration, theirs: Configuration) -> Iterator[Reversal]:
 
 
 def words(group: Sequence[Configuration], most: int = 3) -> list[str]:
-    """A line that says how often it happens in a group of presets, and the plainest against each that is beaten so."""
-    if not any(c.preset for c in group) or largest_of(group) or len(group[0].units) < 2:
+    """How often it happens in a group of presets or batchers, in a line, and the plainest against each beaten so."""
+    if not any(c.whole for c in group) or largest_of(group) or len(group[0].units) < 2:
         return []
     found = reversals(group)
     others = len(deployable(group))

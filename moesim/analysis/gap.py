@@ -64,9 +64,9 @@ def column_of(measure: str, group: Sequence[Configuration]) -> str:
 def gap(configuration: Configuration, group: Sequence[Configuration], column: str) -> Interval:
     """Gap captured by one configuration of its group, with Fieller's paired interval; NOTHING where it is blank.
 
-    Presets have none: they differ in more than the cache. Nor have searches, whose runs differ in their load.
+    Presets and batchers have none: they differ in more than the cache. Nor have searches, whose runs differ in load.
     """
-    if configuration.preset or largest_of(group):
+    if configuration.whole or largest_of(group):
         return NOTHING
     base, oracle = baseline(group, column), bound(group, column)
     if base is None or oracle is None or any(_overloaded(c) for c in (base, oracle, configuration)):

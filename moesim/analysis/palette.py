@@ -50,8 +50,8 @@ PART_NAMES = {
 
 def family(configuration: Configuration) -> Family:
     """Policy, level and other options: what a line of a figure is of; its points differ in memory or horizon."""
-    if configuration.preset:
-        return configuration.preset, configuration.level, ""
+    if configuration.whole:
+        return configuration.whole, configuration.level, ""
     return configuration.cache, configuration.level, " ".join(configuration.options)
 
 

@@ -99,8 +99,8 @@ def along_memory(found: dict[Set, list[Configuration]]) -> Iterator[Drawn]:
 def of_set(key: Set, keys: Sequence[Set], members: Sequence[Configuration]) -> Iterator[Drawn]:
     """The figures of one of several sets."""
     name, title = _names(key, keys)
-    if any(c.preset for c in members):
-        yield f"{name}-ranking", ranking.ranking(members, title), "no presets"
+    if any(c.whole for c in members):
+        yield f"{name}-ranking", ranking.ranking(members, title), "neither presets nor batchers"
         yield f"{name}-time", figures.where_time_goes(members, title), "no parts of a step's time"
         return
     if not splits.axes_of(members):  # where it has that figure, the cache's size is not all that changes

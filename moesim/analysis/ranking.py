@@ -30,11 +30,11 @@ BESIDE_TIME = {MISSES: "misses per output token (expert keys)", "unique_experts_
 
 
 def ranking(configurations: Sequence[Configuration], title: str) -> Figure | None:
-    """A row per preset, the fastest first: misses (see `BESIDE_TIME`), time per output token, and that against B.
+    """A row per preset or batcher, the fastest first: misses (see `BESIDE_TIME`), time per output token, the time vs B.
 
-    A block of rows per memory size; None where there are no presets.
+    A block of rows per memory size; None where nothing is compared as a whole.
     """
-    if not any(c.preset for c in configurations):
+    if not any(c.whole for c in configurations):
         return None
     groups = [ranked(group) for group in grouped(configurations).values()]
     sizes, unit = sizes_of(configurations)

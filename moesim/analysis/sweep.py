@@ -119,7 +119,7 @@ def _parted(members: Sequence[Configuration]) -> Iterable[tuple[Set, list[Config
 def _of_line(c: Configuration) -> dict[str, str]:
     group = dict(c.group)
     beside = {column: group.get(f"{column}.label") or group.get(column) or str(c.value(column)) for column in BESIDE}
-    named = {column: "" for column, name in beside.items() if c.preset and name == c.policy}  # says it already
+    named = {column: "" for column, name in beside.items() if c.whole and name == c.policy}  # says it already
     return {"policy": c.policy, "scope": c.scope, **beside, **named}
 
 

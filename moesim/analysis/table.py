@@ -39,7 +39,7 @@ MARKS = (
     "  blank: the oracle was not shown to gain; unclear: the interval is wider than ± 100 %",
     "∞: unlimited horizon     scope: one cache for each layer, or a global one, of equal bytes in all",
 )
-MARKS_OF_PRESETS = (
+MARKS_OF_WHOLES = (
     "B baseline: the best of level history that waits for missing experts, at equal bytes, by time",
     MARKS[1],
     "± half of the 95 % interval over replications, of the mean or of the paired difference from B; (in",
@@ -79,14 +79,14 @@ def lines(results: Any, width: int = WIDTH) -> list[Line]:
         result += latency_table.lines(group, width) if latency_table.is_free(group) else []
         result.append(Line(""))
     notes = [*footer(configurations), *passed_over.notes(configurations)]
-    marks = [*notes, *(MARKS_OF_PRESETS if columns is LEAGUE else MARKS)]
+    marks = [*notes, *(MARKS_OF_WHOLES if columns is LEAGUE else MARKS)]
     marks += latency_table.MARKS if any(map(latency_table.is_free, groups)) else ()
     return result + [Line(text, "note") for text in marks]
 
 
 def columns_of(groups: Sequence[Sequence[Configuration]]) -> tuple[Column, ...]:
-    """Misses and time side by side for presets; latencies, where those of free runs do not stand below."""
-    if any(c.preset for group in groups for c in group):
+    """Misses and time side by side for presets, batchers; latencies, where those of free runs do not stand below."""
+    if any(c.whole for group in groups for c in group):
         return LEAGUE
     return FREE if groups and all(map(latency_table.is_free, groups)) else COLUMNS
 
@@ -235,8 +235,8 @@ LEAGUE = (
     Column(("GB a", "token"), _moved, give_up=3),
     Column(("lossy,", "%"), _less, give_up=1),
 )
-"""columns where presets are compared: misses and time side by side, and what crossed the link; no gap, which is defined
-between caches with one prefetcher"""
+"""columns where presets or batchers are compared: misses and time side by side, what crossed the link; no gap, which is
+defined between caches with one prefetcher"""
 BOUNDS = (
     ("bound: transfers (MIN)", "min_misses_per_output_token", "bound_transfer_ns_per_output_token"),
     ("bound: all resident", "", "bound_resident_ns_per_output_token"),

@@ -39,7 +39,7 @@ def test_presets_compare_whatever_they_prefetch() -> None:
     (group,) = grouped(configurations).values()
     assert [c.policy for c in group] == ["steady", "greedy", "quick", "all-knowing"]
     base = baseline(group, "ns_per_output_token")
-    assert base is not None and base.preset == "steady"
+    assert base is not None and base.whole == "steady"
 
 
 def test_a_prefetcher_that_is_an_axis_of_its_own_still_tells_groups_apart() -> None:
@@ -61,13 +61,13 @@ def test_the_table_ranks_by_time_with_misses_beside() -> None:
 
 def test_reversals_are_those_that_both_intervals_show() -> None:
     (group,) = grouped(read(frame())).values()
-    found = [(r.ours.preset, r.theirs.preset) for r in disagree.reversals(group)]
+    found = [(r.ours.whole, r.theirs.whole) for r in disagree.reversals(group)]
     assert found == [("greedy", "quick"), ("greedy", "steady")]  # oracles are left out; quick against steady is unclear
     words = disagree.words(group)
     assert words[0] == "fewer misses and more time: 2 of 3 pairs without an oracle"
     assert words[1].startswith("  greedy against steady: misses -40.9 % [")  # the baseline first
     assert words[0] in table.render(frame()) and words[0] in digest.render(frame())
-    assert disagree.words([c for c in group if c.preset == "quick"])[0].startswith("fewer misses and more time: 0 of 0")
+    assert disagree.words([c for c in group if c.whole == "quick"])[0].startswith("fewer misses and more time: 0 of 0")
 
 
 def test_presets_have_no_gap() -> None:

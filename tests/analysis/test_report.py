@@ -369,6 +369,23 @@ def test_it_says_where_an_oracle_is_no_bound() -> None:
     assert "not a bound" not in said(made(rows), "set-1")
 
 
+def test_captions_say_what_was_measured_and_who_knows_the_future(page: Page) -> None:
+    captions = [caption.text for caption in page.find("figcaption")]
+    assert len(captions) > 3
+    for caption in captions:
+        assert "Times ESTIMATED." in caption, caption
+        assert "An oracle (dashed where it is a line) knows the future and is no policy to deploy" in caption, caption
+
+
+def test_captions_of_measured_times_without_an_oracle() -> None:
+    frame = factory.summary(slots=(3, 5))
+    frame = frame[frame["level"] == "history"].assign(label_costs="MEASURED (a device)", label_link="MEASURED (a link)")
+    frame = frame.assign(run=range(len(frame)))
+    captions = [caption.text for caption in Page(render(Made(gap.add_gaps(frame)))).find("figcaption")]
+    assert captions and all("Times MEASURED." in caption for caption in captions)
+    assert not any("ESTIMATED" in caption or "oracle" in caption for caption in captions)
+
+
 def test_figures_are_inline_with_units_and_page_colours(page: Page) -> None:
     pictures = page.find("svg")
     assert len(pictures) == 1 + 2 * 3

@@ -118,7 +118,7 @@ def test_presets_stand_in_the_order_of_their_loads() -> None:
     frame = found()
     frame.insert(2, "preset", [name for name in RATES for _ in range(3)])
     (group,) = grouped(read(frame)).values()
-    assert [c.preset for c in ranked(group)] == ["oracle", "queue", "lru", "lfu"]
+    assert [c.whole for c in ranked(group)] == ["oracle", "queue", "lru", "lfu"]
     assert "fewer misses" not in table.render(frame)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,9 +10,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-import moesim
 from moesim.files import shipped
 from tests.regression.files import METRICS, call, inside, regression
+from tests.regression.slip import environment
 from tests.tiny import write
 
 PAGE = Path("results", "regress", "regress.html")
@@ -102,12 +101,6 @@ def test_the_baselines_do_not_depend_on_the_number_of_processes(folder: Path) ->
         command = [sys.executable, "-m", "moesim", "regress", "--update", "--jobs", "2"]
         subprocess.run(command, check=True, capture_output=True, env=environment())
     assert contents(folder / "baselines") == before
-
-
-def environment(root: Path = Path(moesim.__file__).parents[1]) -> dict[str, str]:
-    """Of a process that uses the moesim of a folder."""
-    kept = {key: value for key, value in os.environ.items() if key != "GITHUB_STEP_SUMMARY"}
-    return kept | {"PYTHONPATH": str(root), "MPLBACKEND": "Agg"}
 
 
 # -- what else can be red ----------------------------------------------------------------------------------------------

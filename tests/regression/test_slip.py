@@ -4,7 +4,6 @@ project's own regression file runs every policy that is shipped."""
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,33 +17,23 @@ from moesim.files import shipped
 from moesim.regression import baselines
 from moesim.regression.file import read_suite
 from tests.analysis.page import Page
+from tests.regression import slip
 from tests.regression.files import call, regression
-from tests.regression.test_command import environment
+from tests.regression.slip import ROOT
 from tests.tiny import write
 
-ROOT = Path(__file__).parents[2]
 OWN = Path(__file__).with_name("regression.yaml")
-LEAST, MOST = "for key in self.order:", "for key in reversed(self.order):"
-"""what LRU evicts: the key used longest ago, or by a slip the one used last"""
+Slipped = tuple[subprocess.CompletedProcess[str], Path]
 
 
 @pytest.fixture(scope="module")
-def slipped(tmp_path_factory: pytest.TempPathFactory) -> tuple[subprocess.CompletedProcess[str], Path]:
+def slipped(tmp_path_factory: pytest.TempPathFactory) -> Slipped:
     """The program with the slip in the shipped LRU, on the project's own baselines; the real command."""
     root = tmp_path_factory.mktemp("slipped")
-    for name in ("moesim", "policies", "tests/regression"):
-        shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("traces", "experiments"):
-        (root / name).symlink_to(ROOT / name)
-    lru = root / "policies" / "cache" / "lru.py"
-    assert LEAST in lru.read_text()
-    lru.write_text(lru.read_text().replace(LEAST, MOST))
-    words = ["regress", "tests/regression/regression.yaml", "--only", "caches", "--jobs", "1", "--out", "page"]
-    command = [sys.executable, "-m", "moesim", *words]
-    return subprocess.run(command, cwd=root, capture_output=True, text=True, env=environment(root)), root / "page"
+    return slip.slipped(root), root / "page"
 
 
-def test_it_is_red_and_names_metric_change_and_plot(slipped: tuple[subprocess.CompletedProcess[str], Path]) -> None:
+def test_it_is_red_and_names_metric_change_and_plot(slipped: Slipped) -> None:
     done, page = slipped
     assert done.returncode == 1 and done.stderr == ""
     lines = [line.strip() for line in done.stdout.splitlines()]
@@ -54,7 +43,7 @@ def test_it_is_red_and_names_metric_change_and_plot(slipped: tuple[subprocess.Co
     assert misses.endswith("[page/caches-miss_keys.png]") and (page / "caches-miss_keys.png").is_file()
 
 
-def test_every_number_on_the_page_is_true(slipped: tuple[subprocess.CompletedProcess[str], Path]) -> None:
+def test_every_number_on_the_page_is_true(slipped: Slipped) -> None:
     _, page = slipped
     before, now = baselines.read(OWN.parent / "baselines", "caches"), baselines.read(page / "now", "caches")
     assert before is not None and now is not None
@@ -73,7 +62,7 @@ def test_every_number_on_the_page_is_true(slipped: tuple[subprocess.CompletedPro
     assert {f"{value:,}" for pair in found.values() for value in pair} <= shown
 
 
-def test_a_stranger_sees_what_happened(slipped: tuple[subprocess.CompletedProcess[str], Path]) -> None:
+def test_a_stranger_sees_what_happened(slipped: Slipped) -> None:
     _, page = slipped
     read = Page((page / "regress.html").read_text())
     text = " ".join(read.root.text.split())
@@ -98,7 +87,7 @@ def test_in_a_users_own_folder_with_a_policy_of_their_own(tmp_path: Path) -> Non
     changes = {"memory": {"slots": 4}, "traffic": {"kind": "closed", "concurrency": 8, "requests": 1000}, "steps": 40}
     write(tmp_path, cache=["policies/mine.py", "lfu"], **changes)
     assert call(tmp_path, "--update").exit_code == 0 and call(tmp_path).exit_code == 0
-    mine.write_text(source.replace(LEAST, MOST))
+    mine.write_text(source.replace(slip.LEAST, slip.MOST))
     done = call(tmp_path)
     assert done.exit_code == 1 and "with cache policies/mine.py, and in no other" in done.stdout
 

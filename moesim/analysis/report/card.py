@@ -94,7 +94,7 @@ def _table(shown: Sequence[Configuration], everyone: Sequence[Configuration]) ->
 def _fastest_first(group: Sequence[Configuration], time: str) -> list[Configuration]:
     """In the order of their times; those that searched for a load, or have no time, as they are."""
     found = ranked(group)
-    if largest_of(group) or any(c.preset for c in group):
+    if largest_of(group) or any(c.whole for c in group):
         return found
     return sorted(found, key=lambda c: (math.isnan(c.mean(time)), c.mean(time)))
 

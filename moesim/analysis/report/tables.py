@@ -130,10 +130,10 @@ def of_set(groups: Sequence[Group], caption: str) -> Html:
 
 
 def _columns(groups: Sequence[Group]) -> list[Column]:
-    """Misses of presets are compared as well; in open traffic times are normalized latencies."""
-    presets = any(c.preset for group in groups for c in group.members)
+    """Misses of presets and batchers are compared as well; in open traffic times are normalized latencies."""
+    wholes = any(c.whole for group in groups for c in group.members)
     times = NORMALIZED if any(group.is_open for group in groups) else TIMES
-    return [*MISS_COLUMNS, *[MISSES_AGAINST] * presets, *times, *LOADS, *REST]
+    return [*MISS_COLUMNS, *[MISSES_AGAINST] * wholes, *times, *LOADS, *REST]
 
 
 def _table(caption: str, first: tuple[str, str], columns: Sequence[Column], blocks: Sequence[Html]) -> Html:

@@ -281,8 +281,8 @@ def _resident(group: Group) -> Html | None:
 
 
 def reversals(group: Group, most: int = 3) -> list[Html]:
-    """Where fewer misses take more time, both shown by paired intervals; of presets only, as in the table."""
-    if not group.replicated or not any(c.preset for c in group.members):
+    """Where fewer misses take more time, both shown by paired intervals; of presets and batchers, as in the table."""
+    if not group.replicated or not any(c.whole for c in group.members):
         return []
     found = disagree.reversals(group.members)
     plainest: dict[int, disagree.Reversal] = {}

@@ -73,20 +73,40 @@ def run(
     as well; set: changes to the experiment, `memory__slots=4` or `**{"memory.slots": 4}`. Raises InputError with every
     mistake.
     """
-    nested = from_plain(_nested(set), where="--set") if set else None
-    job = prepare([source], override=nested, out=out, save=save)[0]
+    problems: list[Problem] = []
+    nested = from_plain(_nested(set, problems)) if set else None
+    try:
+        job = prepare([source], override=nested, out=out, save=save)[0]
+    except InputError as error:  # options of the command are called by their parameters
+        problems += [Problem(problem.place.removeprefix("--"), problem.text) for problem in error.problems]
+    if problems:
+        raise InputError(problems)
     return execute(job, jobs=jobs, check=check, figures=figures, quiet=True, report=report)
 
 
-def _nested(settings: Mapping[str, Any]) -> dict[str, Any]:
+def _nested(settings: Mapping[str, Any], problems: list[Problem]) -> dict[str, Any]:
+    """The changes as a tree. A section may be given whole and in parts, but nothing twice."""
     root: dict[str, Any] = {}
     for key, value in settings.items():
-        *sections, last = key.replace("__", ".").split(".")
-        at = root
-        for section in sections:
-            at = at.setdefault(section, {})
-        at[last] = value
+        path = key.replace("__", ".")
+        _put(root, path.split("."), value, path, problems)
     return root
+
+
+def _put(at: dict[str, Any], path: Sequence[str], value: Any, name: str, problems: list[Problem]) -> None:
+    first, *rest = path
+    there = at.get(first, {} if rest else None)
+    if rest and isinstance(there, Mapping):
+        at[first] = dict(there)  # a caller's own dictionary stays as it is
+        _put(at[first], rest, value, name, problems)
+    elif isinstance(there, Mapping) and isinstance(value, Mapping):
+        at[first] = dict(there)
+        for key, part in value.items():
+            _put(at[first], [str(key)], part, f"{name}.{key}", problems)
+    elif first in at:
+        problems.append(Problem(name, f"is given twice: {there!r} and {value!r}"))
+    else:
+        at[first] = value
 
 
 def prepare(

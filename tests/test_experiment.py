@@ -288,6 +288,10 @@ def test_traces_that_are_none_are_told(tmp_path: Path) -> None:
     data = (tmp_path / "good.parquet").read_bytes()
     (tmp_path / "cut.parquet").write_bytes(data[: len(data) // 2])
     (tmp_path / "foreign.parquet").write_text("a,b\n1,2\n")
+    wide = synthetic("iid", layers=30, experts=7, k=2, key_bytes=100, sequences=3, prompt_tokens=4, output_tokens=4)
+    write_routing(tmp_path / "wide.parquet", wide)
+    (problem,) = mistakes(write(tmp_path, trace="wide.parquet"))
+    assert "trace: has up to 2 experts a token, but model smollm2-135m-readme has 1 (top_k)" in problem
     other = synthetic("iid", layers=30, experts=5, key_bytes=100, sequences=3, prompt_tokens=4, output_tokens=4)
     write_routing(tmp_path / "other.parquet", other)
     path = write(tmp_path, trace=["good.parquet", "cut.parquet", "foreign.parquet", "other.parquet", "gone.parquet"])

@@ -74,6 +74,9 @@ def _check_fit(config: Experiment, inputs: Inputs) -> list[Problem]:
     found = []
     if meta.experts != shape.experts:
         found.append(Problem("trace", f"has {meta.experts} experts, but model {shape.name} has {shape.experts}"))
+    if meta.k > shape.top_k:
+        text = f"has up to {meta.k} experts a token, but model {shape.name} has {shape.top_k} (top_k)"
+        found.append(Problem("trace", text))
     if meta.router == "layerwise" and meta.layers != shape.layers:
         found.append(
             Problem(

@@ -132,7 +132,7 @@ def test_its_bound_is_that_of_the_server_that_waits_for_its_gates() -> None:
 
 
 def test_what_needs_to_know_more_is_refused() -> None:
-    made = at_gate(routed(), LAYERS)
+    made = at_gate(routed(k=1), LAYERS)
     inputs = Inputs(made, shape(LAYERS, EXPERTS), SLOW, ToyLink())  # type: ignore[arg-type]
     asked = config(
         cache={"name": "lookahead", "level": "step"}, prefetch="speculative",

@@ -49,10 +49,16 @@ def run(check: Check, jobs: int = 1, quiet: bool = False) -> Finished:
     except (InputError, BrokenProcessPool):
         raise
     except Exception as error:
-        lines = "".join(traceback.format_exception(error)).splitlines()
         said = str(error).strip() or "(no message)"
-        return Finished(None, error=f"{type(error).__name__}: {said}", trace="\n".join(lines[-LINES_OF_A_TRACE:]))
+        return Finished(None, error=f"{type(error).__name__}: {said}", trace=_trace(error))
     return _finished(check, runs, found)
+
+
+def _trace(error: Exception) -> str:
+    """The end of the traceback, of the process that the run was in."""
+    elsewhere = type(error.__cause__).__name__ == "_RemoteTraceback"
+    text = str(error.__cause__).strip().strip('"') if elsewhere else "".join(traceback.format_exception(error))
+    return "\n".join(text.strip().splitlines()[-LINES_OF_A_TRACE:])
 
 
 def _finished(check: Check, runs: Sequence[Run], found: Sequence[RunResult]) -> Finished:

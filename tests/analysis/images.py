@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from moesim.analysis import figures, horizon, overview, plots, ranking
 from moesim.analysis.configurations import Configuration, read
-from tests.analysis import factory, test_presets
+from moesim.analysis.regression import figures as regress
+from tests.analysis import factory, test_presets, test_regression_page
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -34,6 +35,7 @@ FIGURES: dict[str, Callable[[], Figure | None]] = {
     "horizon": lambda: horizon.against_horizon(waiting(), "waiting"),
     "time": lambda: figures.where_time_goes(waiting(), "waiting"),
     "ranking": lambda: ranking.ranking(read(test_presets.frame()), "presets"),
+    "regress": lambda: regress.overview(test_regression_page.many(8, 3)),
 }
 
 

@@ -270,7 +270,14 @@ def test_up_or_down_and_by_how_much(pairs: list[tuple[float, float]], said: str)
 
 @pytest.mark.parametrize(
     ("relative", "said"),
-    [(0.41, "+41 %"), (-0.052, "-5.2 %"), (0.0005, "+0.05 %"), (1e-6, "+0.0001 %"), (-1e-9, "-<0.0001 %")],
+    [
+        (130.94, "+13,094 %"),
+        (0.41, "+41 %"),
+        (-0.052, "-5.2 %"),
+        (0.0005, "+0.05 %"),
+        (1e-6, "+0.0001 %"),
+        (-1e-9, "-<0.0001 %"),
+    ],
 )
 def test_no_change_is_so_small_that_it_is_said_to_be_none(relative: float, said: str) -> None:
     assert words.percent(relative) == said

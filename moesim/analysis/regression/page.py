@@ -75,7 +75,7 @@ def _passed(verdicts: Iterable[Verdict]) -> bool:
 def _parts(verdicts: Sequence[Verdict], drawn: Drawn, asked: Asked) -> list[Html]:
     red = [verdict for verdict in verdicts if not verdict.passed]
     ordered = [*red, *(verdict for verdict in verdicts if verdict.passed)]
-    sections = [_section("In short", "in-short", _in_short(red), _table(verdicts))]
+    sections = [_section("In short", "in-short", _table(verdicts), _in_short(red))]
     if red:
         sections.append(_section("What to do", "to-do", _to_do(asked)))
     for verdict in ordered:
@@ -95,9 +95,7 @@ def _head(verdicts: Sequence[Verdict], asked: Asked) -> Html:
     note = (
         "Every number is what it was when somebody looked at it last."
         if passed
-        else (
-            "The same experiments, run with the program as it is now, give other numbers than were committed."
-        )
+        else ("The same experiments, run with the program as it is now, give other numbers than were committed.")
     )
     return tag(
         "header",
@@ -110,13 +108,15 @@ def _head(verdicts: Sequence[Verdict], asked: Asked) -> Html:
 
 
 def _in_short(red: Sequence[Verdict]) -> Html:
+    """A few lines for each experiment that differs; what moved in which run stands in its section."""
     items = []
     for verdict in red:
-        lines = [tag("li", _nice(line)) for line in words.notes_of(verdict)]
-        for metric, changes in verdict.changed().items():
-            lines.append(tag("li", tag("code", metric), " ", _nice(words.of_metric(verdict, metric, changes))))
-        where = f": {words.in_all(verdict)}." if verdict.changes else ""
-        items.append(tag("li", tag("a", verdict.name, href=f"#of-{verdict.name}"), where, tag("ul", *lines)))
+        notes = [tag("li", _nice(line)) for line in words.notes_of(verdict)]
+        said = f": {words.in_all(verdict)}. " if verdict.changes else ""
+        found = [join(tag("code", m), " ", _nice(words.moved(some))) for m, some in verdict.changed().items()]
+        metrics = [join(*found, between=", "), Html(".")] if found else []
+        name = tag("a", verdict.name, href=f"#of-{verdict.name}")
+        items.append(tag("li", name, said, *metrics, *[tag("ul", *notes)] * bool(notes)))
     return tag("ul", *items, class_="findings") if items else Html()
 
 

@@ -49,8 +49,8 @@ def percent(relative: float) -> str:
         return "from 0"
     value = relative * 100
     digits = 0 if abs(value) >= 9.95 else 1 if abs(value) >= 0.095 else 2 if abs(value) >= 0.0095 else 4
-    text = f"{value:+.{digits}f}"
-    return f"{text} %" if float(text) else f"{'+' if value > 0 else '-'}<0.0001 %"
+    text = f"{value:+,.{digits}f}"
+    return f"{text} %" if float(text.replace(",", "")) else f"{'+' if value > 0 else '-'}<0.0001 %"
 
 
 def number(value: Number) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from moesim.analysis import compare, drawing, palette
 from moesim.analysis.compare import Interval
 from moesim.analysis.configurations import (
     CASE,
+    LATENCY,
     Configuration,
     baseline,
     grouped,
@@ -30,6 +32,7 @@ from moesim.analysis.gap import MEASURES, against_baseline, column_of, gap
 from moesim.analysis.horizon import DEEP, bend
 from moesim.analysis.layout import DOT
 from moesim.analysis.metrics import PARTS
+from moesim.analysis.sweep import AXES as LOADS
 from moesim.analysis.units import TIME, Measure
 from moesim.errors import InputError, Problem, unknown
 
@@ -38,10 +41,11 @@ if TYPE_CHECKING:
 
 GREY = "#444444"
 WIDTH, ROW = 6.4, 0.27  # inches of a figure, and of a row of it
-AXIS_NAMES = {SIZE: "cache size (experts a layer)", GB: "cache size (GB)", HORIZON: "horizon (layer events)"}
+AXIS_NAMES = {SIZE: "cache size (experts a layer)", GB: "cache size (GB)", HORIZON: "horizon (layer events)", **LOADS}
 ALL = "all experts resident"
 RESIDENT, TRANSFER = "bound_resident_ns_per_output_token", "bound_transfer_ns_per_output_token"
 Values = dict[Configuration, Interval]
+Looks = dict[Configuration, dict[str, Any]]
 
 
 class Plots:
@@ -73,7 +77,7 @@ class Plots:
         what = _one(found.values())
         order = sorted(shown, key=lambda c: (math.isnan(values[c].value), _sign(what) * values[c].value))
         ax = _rows(ax, [_name(c, shown) for c in order])
-        _dots(ax, order, values)
+        _dots(ax, order, values, self._looks(shown))
         if what.name == TIME:
             for bound, (name, dashes) in BOUNDS.items():
                 levels = {round(c.mean(bound) / 1e6, 9) for c in shown if not math.isnan(c.mean(bound))}
@@ -160,7 +164,7 @@ class Plots:
             text = "none of the measured ones was answered in these runs; give them more steps"
             raise InputError(Problem("requests", text))
         ax = plain_axes(ax)
-        looks = _looks(shown)
+        looks = self._looks(shown)
         for c in shown:
             values = np.sort(frame.loc[frame["run"].isin(c.runs["run"]), column].dropna().to_numpy())
             if len(values):
@@ -174,7 +178,13 @@ class Plots:
     # -- what they share
 
     def _measures(self, name: str) -> dict[Any, Measure]:
-        return measures(name, self.results.configurations)
+        """What the metric is in each group: of the time, latencies where there are any; those overloaded have none."""
+        found = measures(name, self.results.configurations)
+        latency = next((what for what in found.values() if name == TIME and what.column == LATENCY), None)
+        return dict.fromkeys(found, replace(latency, name=TIME)) if latency else found
+
+    def _looks(self, shown: Sequence[Configuration]) -> Looks:
+        return looks_of(shown, self.results.configurations)
 
     def _base(self, c: Configuration) -> Configuration | None:
         group = self._groups[c.group]
@@ -188,7 +198,7 @@ class Plots:
             if c in at:
                 lines.setdefault(_line(c, shown, x), []).append(c)
         _apart(lines, at, x)
-        looks, shifts = _looks(shown), _shifts(at, len(lines), x)
+        looks, shifts = self._looks(shown), _shifts(at, len(lines), x)
         for (name, members), shift in zip(lines.items(), shifts, strict=True):
             ordered = sorted(members, key=at.__getitem__)
             there = [c for c in ordered if not math.isnan(values[c].value)]
@@ -221,16 +231,22 @@ def _rows(ax: Axes | None, names: Sequence[str]) -> Axes:
     return ax
 
 
-def _looks(shown: Sequence[Configuration]) -> dict[Configuration, dict[str, Any]]:
-    """As policies are drawn elsewhere; where scopes share the axes, those of a cache per layer are hollow."""
-    styles = palette.styles(shown)
+def looks_of(shown: Sequence[Configuration], everyone: Sequence[Configuration]) -> Looks:
+    """As policies are drawn elsewhere, whatever is shown of everyone.
+
+    Where scopes share the axes, those of a cache per layer are hollow; a star is an oracle.
+    """
+    styles = palette.styles(everyone)
     mixed = len({c.scope for c in shown}) > 1
-    hollow = {"markerfacecolor": "white"}
-    return {c: {**styles[palette.family(c)], **(hollow if mixed and c.scope == "layer" else {})} for c in shown}
+    looks = {}
+    for c in shown:
+        hollow = {"markerfacecolor": "white"} if mixed and c.scope == "layer" else {}
+        star = {"marker": "*", "markersize": 9} if c.level == "oracle" else {}
+        looks[c] = {**styles[palette.family(c)], **hollow, **star}
+    return looks
 
 
-def _dots(ax: Axes, order: Sequence[Configuration], values: Values) -> None:
-    looks = _looks(order)
+def _dots(ax: Axes, order: Sequence[Configuration], values: Values, looks: Looks) -> None:
     for y, c in enumerate(order):
         found = values[c]
         if not math.isnan(found.value):
@@ -251,7 +267,7 @@ def _name(c: Configuration, shown: Sequence[Configuration]) -> str:
 
 def _line(c: Configuration, shown: Sequence[Configuration], x: str) -> str:
     """Of which line a configuration is: its policy without what the axis says."""
-    name = palette.name(palette.family(c))
+    name = c.preset or palette.name(palette.family(c))
     return f"{name}, {c.scope}" if len({other.scope for other in shown}) > 1 else name
 
 
@@ -335,6 +351,7 @@ def _finish(ax: Axes, x: str, y: str, shown: Sequence[Configuration], time: bool
     words = [cases.pop()] if len(cases) == 1 else []
     words += ["ESTIMATED times"] * (time and any(is_estimated(c) for c in shown))
     words += ["oracle: no bound"] * oracle_is_no_bound(shown)
+    words += ["overloaded ones have no latency"] * (time and any(c.unmeasured for c in shown))
     return legend(ax, DOT.join(filter(None, words)))
 
 

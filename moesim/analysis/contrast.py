@@ -291,9 +291,9 @@ def _along(result: Any, metrics: Sequence[str], on: str, against: Any) -> Compar
         Pair(c, bases[keys[c]], found[c.group], told[c], _word(NAMES.get(name, ""), name, first))
         for found in (measures(metric, result.configurations) for metric in metrics)
         for c in others
-        if keys[c] in bases
+        if keys[c] in bases and found[c.group].column == found[bases[keys[c]].group].column
     ]
-    return Comparison(pairs, sum(keys[c] not in bases for c in others))
+    return Comparison(pairs, len(others) - len({id(pair.ours) for pair in pairs}))
 
 
 def _columns_of(name: str) -> set[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from moesim.analysis import compare
@@ -169,6 +170,8 @@ def measures(name: str, configurations: Sequence[Configuration]) -> dict[Any, Me
             found[key] = what
     if problems:
         raise InputError(dict.fromkeys(problems))
+    if len({what.column for what in found.values()}) > 1:  # where some groups are overloaded, and others are not
+        return {key: replace(what, name=what.words) for key, what in found.items()}
     return found
 
 

@@ -54,11 +54,13 @@ def refactorize(
 
         needs_torch("refactorize")
         from moesim.live.refactorize import Request, check, refactorize
-        from moesim.live.settings import RefactorConfig, config_from
+        from moesim.live.settings import RefactorConfig, config_from, fast_precision
 
         folder = out or Path("results") / f"refactorized-{scheme.value}"
         found = Gather()
-        config = found(lambda: config_from(scheme.value, settings or (), quick=quick))
+        config = found(
+            lambda: config_from(scheme.value, settings or (), quick=quick, precision=fast_precision(device))
+        )
         request = Request(
             config=config or RefactorConfig(scheme=scheme.value),
             out=folder,

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -129,9 +130,10 @@ def load_dense(model: str | Path | None = None, device: str = "cpu") -> Dense:
     import torch
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(**located.source())
-        source: Any = {**located.source(), "dtype": torch.float32, "output_loading_info": True}
-        made: Any = AutoModelForCausalLM.from_pretrained(**source)
+        with _no_bars():
+            tokenizer = AutoTokenizer.from_pretrained(**located.source())
+            source: Any = {**located.source(), "dtype": torch.float32, "output_loading_info": True}
+            made: Any = AutoModelForCausalLM.from_pretrained(**source)
     except Exception as error:  # transformers raises many kinds for files that it cannot read
         text = f"cannot be loaded ({type(error).__name__}: {str(error)[:200]})"
         raise InputError(Problem(str(model or located.path.name), text)) from error
@@ -140,6 +142,20 @@ def load_dense(model: str | Path | None = None, device: str = "cpu") -> Dense:
     loaded.eval().requires_grad_(False)
     check_shape(loaded, str(model or PACKAGE))
     return Dense(loaded.to(device), tokenizer, located.name, sha, located.found)
+
+
+@contextmanager
+def _no_bars() -> Iterator[None]:
+    """Without the progress bars of transformers, which come whether or not anybody looks."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def check_whole(info: Any, name: str) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -107,12 +109,25 @@ QUICK: dict[str, Any] = {
 }
 
 
-def config_from(scheme: Scheme, settings: Sequence[str], *, quick: bool = False) -> RefactorConfig:
+def fast_precision(device: str, cpuinfo: Path = Path("/proc/cpuinfo")) -> Precision:
+    """bfloat16 where the device multiplies it natively; elsewhere it would be slower than float32, not faster."""
+    if device.startswith("cuda"):
+        return "bfloat16"
+    try:
+        flags = cpuinfo.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        flags = ""
+    return "bfloat16" if re.search(r"\b(avx512_bf16|amx_bf16)\b", flags) else "float32"
+
+
+def config_from(
+    scheme: Scheme, settings: Sequence[str], *, quick: bool = False, precision: Precision = "bfloat16"
+) -> RefactorConfig:
     """The configuration of `name=value` texts (YAML values) over the defaults. Raises InputError with all mistakes."""
     import yaml
 
     known = RefactorConfig.model_fields
-    values: dict[str, Any] = {**(QUICK if quick else {}), "scheme": scheme}
+    values: dict[str, Any] = {**(QUICK if quick else {}), "scheme": scheme, "precision": precision}
     problems = []
     for text in settings:
         name, equals, value = text.partition("=")

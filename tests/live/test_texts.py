@@ -11,7 +11,7 @@ pytest.importorskip("torch", reason="needs the live extra (torch)")
 from moesim.errors import InputError
 from moesim.live.corpus import DOMAINS
 from moesim.live.local_texts import LOCAL_DOMAINS, local_works
-from moesim.live.settings import QUICK, RefactorConfig, config_from
+from moesim.live.settings import QUICK, RefactorConfig, config_from, fast_precision
 from moesim.live.texts import choose_texts, read_texts, write_prompts
 
 
@@ -99,6 +99,16 @@ def test_all_mistakes_in_settings_are_told_at_once():
     quick = config_from("domains", ["train=9"], quick=True)
     assert quick.train == 9 and quick.rounds == QUICK["rounds"] == 1
     assert np.isclose(config_from("fine-grained", ["shared=0.25"]).shared, 0.25)
+
+
+@pytest.mark.parametrize(("flags", "expected"), [("avx2 avx512_bf16 gfni", "bfloat16"), ("avx2 avx512f", "float32")])
+def test_bfloat16_is_for_devices_that_have_it(tmp_path, flags, expected):
+    (tmp_path / "cpuinfo").write_text(f"processor: 0\nflags\t\t: {flags}\n")
+    assert fast_precision("cpu", tmp_path / "cpuinfo") == expected
+    assert fast_precision("cuda:0", tmp_path / "cpuinfo") == "bfloat16"
+    assert fast_precision("cpu", tmp_path / "none") == "float32"
+    assert config_from("domains", [], precision="float32").precision == "float32"
+    assert config_from("domains", ["precision=bfloat16"], precision="float32").precision == "bfloat16"
 
 
 def test_every_setting_is_in_the_docs():

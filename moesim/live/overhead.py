@@ -44,7 +44,7 @@ def measure(
         "batches": batches,
         "sequences": sum(map(len, groups)),
         "tokens": sum(prompt.tokens for group in groups for _, prompt in group),
-        **{f"{way}_s": round(seconds[way], 3) for way in WAYS},
+        **{f"{way}_s": round(seconds[way], 5) for way in WAYS},
         "chosen": round(seconds["chosen"] / seconds["plain"] - 1, 4),
         "full": round(seconds["full"] / seconds["plain"] - 1, 4),
     }

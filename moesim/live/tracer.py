@@ -145,7 +145,7 @@ class RoutingTracer:
                 layer.index, layer.weights = index.detach().clone(), weights.detach().float().clone()
             if logits is None or not len(self._chosen):
                 return
-            chosen = self._chosen.to(logits.device)
+            chosen = self._chosen = self._chosen.to(logits.device)
             rows = logits.detach()[chosen].float()
             layer.logits = rows if block.probable else rows.softmax(dim=-1)
             for distance in range(1, self._distances + 1):

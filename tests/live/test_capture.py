@@ -25,6 +25,7 @@ from moesim.live.capture_settings import sampled  # noqa: E402
 from moesim.live.prompts import Prompt  # noqa: E402
 from moesim.trace.routing import read_routing  # noqa: E402
 from tests.live.architectures import ARCHITECTURES, small  # noqa: E402
+from tests.live.test_refactorize import SMALL  # noqa: E402
 from tests.tiny import write as write_experiment  # noqa: E402
 
 DOMAINS = ("code", "maths", "speeches")
@@ -101,7 +102,7 @@ def test_a_capture_is_whole(run):
     assert report["chosen_are_top_k"] == 1 and report["output_tokens"] == trace.output_tokens.sum()
     cost = report["overhead"]
     assert cost["batches"] == 1 and cost["sequences"] == 4 and cost["clock"] == "processor"
-    assert cost["chosen"] == pytest.approx(cost["chosen_s"] / cost["plain_s"] - 1, abs=0.01)
+    assert cost["chosen"] == pytest.approx(cost["chosen_s"] / cost["plain_s"] - 1, abs=0.002)
 
 
 def test_what_it_says_at_the_end(run, models, prompts, tmp_path, capsys):
@@ -330,3 +331,35 @@ def test_the_recorded_command_has_no_paths():
     assert command_of(words.split()) == (
         "moesim capture model --prompts p.jsonl --out=t.parquet --sample 9 --continuations x.jsonl"
     )
+
+
+# ---- refactorized models
+
+
+@pytest.mark.parametrize("scheme", ["domains", "fine-grained"])
+def test_a_refactorized_folder_is_captured(run, small_model, tmp_path, scheme):
+    random = np.random.default_rng(0)
+    known = {"law": ["court", "judge", "appeal"], "medicine": ["dose", "nurse", "patient"]}
+    rows = [{"domain": d, "text": " ".join(random.choice(w, 12))} for _ in range(60) for d, w in known.items()]
+    (tmp_path / "texts.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    words = ["refactorize", str(small_model), "--scheme", scheme, "--out", str(tmp_path / "made"), "--quiet"]
+    words += ["--texts", str(tmp_path / "texts.jsonl")]
+    for name, value in {**SMALL, "train_length": [10, 20], "short": [4, 6], "long": [8, 16]}.items():
+        words += ["--set", f"{name}={value}"]
+    made = CliRunner().invoke(app, words)
+    assert made.exit_code == 0, made.output
+    free = read_routing(run(tmp_path / "made", "a.parquet", "--end-of-text", "ignore"))
+    assert free.output_tokens.tolist() == [output for _, output in SIZES]
+    meta = free.meta
+    expected = {"domains": ("decoupled", 2, 2, 1, 2, 0), "fine-grained": ("layerwise", 2, 4, 2, 4, 4)}[scheme]
+    assert (meta.router, meta.layers, meta.experts, meta.k, meta.m, meta.p) == expected
+    record = json.loads((tmp_path / "made" / "refactorized.json").read_text())
+    assert meta.key_bytes == record["key_bytes"] == 3 * record["expert_width"] * 16 * 2
+    assert meta.report["refactorized"]["scheme"] == scheme and "found" not in meta.report["refactorized"]["base"]
+    # The router alone, over the finished text, says what it said while the model wrote it.
+    forced = read_routing(run(tmp_path / "made", "b.parquet", "--continuations", "results/capture/a"))
+    assert np.array_equal(free.experts, forced.experts)
+    np.testing.assert_allclose(free.weights, forced.weights, atol=2e-3)
+    assert ("only the router ran" in forced.meta.notes) == (scheme == "domains")
+    batched = read_routing(run(tmp_path / "made", "c.parquet", "--end-of-text", "ignore", "--batch", "1"))
+    assert np.array_equal(free.experts, batched.experts)

@@ -11,7 +11,7 @@ from moesim import inputs
 from moesim.errors import InputError, Problem
 from moesim.experiment import RunConfig
 from moesim.hardware.budget import pools, staging_bytes
-from moesim.live.engine.machine import Options
+from moesim.live.engine.machine import Options, places_of
 from moesim.live.engine.real import problems_of
 from moesim.live.weights import dtype_of
 from moesim.plan import Plan
@@ -72,7 +72,7 @@ def _too_large(config: RunConfig, loaded: Inputs, device: torch.device, length: 
     keys, shape = keys_of(loaded), loaded.shape
     memory = settle(config, loaded).memory
     slots = sum(max(0, capacity) for _, capacity in pools(memory, keys)) + staging_bytes(memory, keys)
-    there = slots + shape.static_bytes + shape.kv_bytes_per_token * length * (config.traffic.concurrency or 1)
+    there = slots + shape.static_bytes + shape.kv_bytes_per_token * length * places_of(config)
     if device.type == "cuda" and torch.cuda.is_available():
         free = torch.cuda.mem_get_info(device)[0]
         if there > free:

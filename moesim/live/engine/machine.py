@@ -24,7 +24,7 @@ from moesim.live.engine.server import LiveFreeServer, LiveReplayServer
 from moesim.live.engine.shared import Shared
 from moesim.live.engine.side import SideRouter
 from moesim.live.engine.streams import stream_on
-from moesim.live.kernels import Router
+from moesim.live.kernels import Router, synchronize
 from moesim.live.weights import dtype_of
 from moesim.sim import Inputs
 from moesim.sim.replayed import ReplayServer
@@ -34,8 +34,6 @@ from moesim.sim.server import FreeServer
 from moesim.sim.setup import Makers, Setup, keys_of
 from moesim.sim.workload import Workload
 
-FIRST_PLACES = 16
-"""requests that the KV cache has room for at first, where traffic does not say how many there are"""
 SWITCH_S = 1e-4
 """after so long the interpreter goes on with another thread that can run"""
 
@@ -58,6 +56,11 @@ class Options:
 
     def uses_groups(self) -> bool:
         return self.grouped if self.grouped is not None else torch.device(self.device).type == "cuda"
+
+
+def places_of(config: Experiment) -> int:
+    """Requests that the KV cache has room for at first; it grows where more are started."""
+    return min(config.traffic.requests, config.traffic.concurrency or config.scheduler.max_requests)
 
 
 class LiveMachine:
@@ -95,8 +98,7 @@ class LiveMachine:
         assert isinstance(setup.engine, LiveEngine)
         self.engine = setup.engine
         length = self._length(schedule)
-        traffic = config.traffic
-        requests = min(traffic.requests, traffic.concurrency or FIRST_PLACES)
+        requests = places_of(config)
         router = None if self.layerwise else self._router(requests, length)
         setup.engine.model = model = LiveModel(
             inputs.shape, self.weights, self.keys, self.slots, self.device,
@@ -110,6 +112,7 @@ class LiveMachine:
         else:
             server = LiveFreeServer(config, inputs, setup, workload)
         server.bind(setup.engine, model, side)
+        synchronize(self.device)
         self.shared.start()
         return server
 

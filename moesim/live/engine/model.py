@@ -19,7 +19,7 @@ from moesim.hardware.keys import Keys
 from moesim.hardware.shape import ModelShape
 from moesim.live.copies import HostPool, Slots
 from moesim.live.engine.streams import Piece
-from moesim.live.kernels import Batch, KVCache, Pieces, Prompt, Router, ffn
+from moesim.live.kernels import Batch, KVCache, Pieces, Prompt, Router, ffn, synchronize
 from moesim.live.weights import ExpertForm, LayerWeights, RandomWeights, StepWeights, dtype_of
 from moesim.sim.engine import ATTENTION, EXPERTS, GATE, REST, ROUTER
 from moesim.sim.work import Part, rows_of
@@ -87,6 +87,7 @@ def grow(cache: KVCache, places: int) -> None:
     for tensors in {id(kept): kept for kept in (cache.keys, cache.values)}.values():
         for layer, tensor in enumerate(tensors):
             tensors[layer] = torch.cat([tensor, tensor.new_zeros(places, *tensor.shape[1:])])
+            synchronize(tensor.device)
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,8 +270,8 @@ class LiveModel:
     def _grouped(self, slots: Sequence[int], places: Sequence[slice], routed: Routed) -> Callable[[], None]:
         count = np.zeros(len(self.slots.rows), dtype=np.int32)
         count[list(slots)] = [at.stop - at.start for at in places]
-        ends = torch.from_numpy(count.cumsum(dtype=np.int32)).to(self.device)
-        index = torch.from_numpy(np.concatenate([np.arange(at.start, at.stop) for at in places])).to(self.device)
+        ends = self._put(count.cumsum(dtype=np.int32))
+        index = self._put(np.concatenate([np.arange(at.start, at.stop) for at in places]))
 
         def run() -> None:
             rows, shares = routed.rows[index], routed.shares[index]
@@ -322,8 +323,12 @@ class LiveModel:
         experts, starts = np.unique(flat[order], return_index=True)
         ends = [*starts[1:].tolist(), len(order)]
         of = {int(e): slice(int(start), end) for e, start, end in zip(experts, starts, ends, strict=True)}
-        rows = torch.from_numpy(order // chosen.shape[1]).to(self.device)
-        return Routed(rows, torch.from_numpy(shares.ravel()[order]).to(self.device, self.dtype), of)
+        return Routed(self._put(order // chosen.shape[1]), self._put(shares.ravel()[order]).to(self.dtype), of)
+
+    def _put(self, values: np.ndarray) -> Tensor:
+        """On the device, without the host's waiting for it."""
+        made = torch.from_numpy(values)
+        return made if self.device.type == "cpu" else made.pin_memory().to(self.device, non_blocking=True)
 
     # -- check ---------------------------------------------------------------------------------------------------
 

@@ -51,7 +51,8 @@ class LiveServer(Server):
             request = requests[part.request]
             if part.start == 0 and request.started_step < 0:
                 request.started, request.started_step = start, step
-        self.model.begin(work.parts, requests, self.trace, *self._sampled)
+        with engine.compute.context():
+            self.model.begin(work.parts, requests, self.trace, *self._sampled)
         routes = continuing and self.decoupled and not self.side_router
         laters = [later(kind) for kind in self.setup.foresights]
         end = engine.run(step, work, ROUTED if routes else UNROUTED, start, laters)

@@ -50,6 +50,7 @@ class Free:
     sync: int = 0
     copy_submit: int = 0
     decision: int = 0
+    forming: int = 0
 
     def experts(self, tokens: int, active: int, largest: int) -> int:
         return 0

@@ -283,3 +283,4 @@ class LiveEngine(Engine):
     def _check(self) -> None:
         self.cache.balance()
         self.cache.verify()
+        self.link.verify()

@@ -37,6 +37,12 @@ class ToyCosts:
     device: str = "none"
     label: str = "ESTIMATED"
     digest: str = "toy"
+    formed: int | None = None
+    """forming a step; as `decision` if it is not given"""
+
+    @property
+    def forming(self) -> int:
+        return self.decision if self.formed is None else self.formed
 
     @property
     def has_cpu(self) -> bool:

@@ -40,6 +40,13 @@ def live(
     role: Annotated[
         str | None, typer.Option(metavar="ROLE", help="Only settings that calibrate, or judge (docs/validation.md).")
     ] = None,
+    model: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="A model of moesim refactorize: its weights, its routes, with --prompts."),
+    ] = None,
+    prompts: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="With --model: the prompts to serve (JSONL, docs/capture.md).")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of every random stream.")] = None,
     out: Annotated[
         Path | None,
@@ -55,7 +62,7 @@ def live(
 ) -> None:
     """Run experiments for real: policies and schedule as in `moesim run`, with real copies and kernels in torch."""
     with bad_input(), stopping():
-        options = _options(device, throttle, throttle_fixed, experts, role)
+        options = _options(device, throttle, throttle_fixed, experts, role, model, prompts)
         from moesim.live.engine import campaign
         from moesim.live.engine.differences import told
 
@@ -80,7 +87,15 @@ def live(
         raise typer.Exit(1)
 
 
-def _options(device: str, throttle: str | None, fixed: float, experts: str, role: str | None) -> Options:
+def _options(
+    device: str,
+    throttle: str | None,
+    fixed: float,
+    experts: str,
+    role: str | None,
+    model: Path | None,
+    prompts: Path | None,
+) -> Options:
     """Raises InputError with every option that makes no sense, and where torch is not installed."""
     from moesim.errors import InputError, Problem, unknown
     from moesim.experiment import parse_bytes
@@ -100,6 +115,9 @@ def _options(device: str, throttle: str | None, fixed: float, experts: str, role
         problems.append(Problem("--experts", unknown("form", experts, forms)))
     if role not in (None, *ROLES):
         problems.append(Problem("--role", unknown("role", str(role), ROLES)))
+    if (model is None) != (prompts is None):
+        given, missing = ("--model", "--prompts") if prompts is None else ("--prompts", "--model")
+        problems.append(Problem(given, f"needs {missing}: a model computes the routes of what it is given to serve"))
     if problems:
         raise InputError(problems)
     needs_torch("live")
@@ -107,4 +125,9 @@ def _options(device: str, throttle: str | None, fixed: float, experts: str, role
     from moesim.live.engine.machine import Options
 
     held = Throttle(int(str(speed)), round(fixed * 1000)) if speed is not None else None
-    return Options(device, held, forms[experts])
+    if model is None or prompts is None:
+        return Options(device, held, forms[experts])
+    from moesim.live.engine.real import digest_of
+
+    digest = digest_of(model, prompts)
+    return Options(device, held, forms[experts], model=str(model), prompts=str(prompts), digest=digest)

@@ -73,12 +73,16 @@ class Provenance(Record):
 
 
 class HostCosts(Record):
-    """Host time in ns: one kernel launch, one device-to-host round trip, submitting one copy, one policy decision."""
+    """Host time in ns: one kernel launch, one device-to-host round trip, submitting one copy, one policy decision.
+
+    `forming` is that of forming a step; as `decision` where a table does not have it.
+    """
 
     launch: Nanoseconds
     sync: Nanoseconds
     copy_submit: Nanoseconds
     decision: Nanoseconds
+    forming: Nanoseconds | None = None
 
 
 class LeftOut(Record):

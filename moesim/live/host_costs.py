@@ -74,7 +74,8 @@ def host_of_runs(folder: Path) -> dict[str, Spread]:
         "launch": launch,
         "sync": table["live_sync_ns"],
         "copy_submit": table["live_copy_submit_ns"],
-        "decision": (table["live_step_ns"] - launch).clip(lower=0)[(table["live_step_ns"] >= 0) & (launch >= 0)],
+        "decision": table["live_ask_ns"],
+        "forming": (table["live_step_ns"] - launch).clip(lower=0)[(table["live_step_ns"] >= 0) & (launch >= 0)],
     }
     known = {name: [int(value) for value in column if value >= 0] for name, column in columns.items()}
     return {name: Spread.of(values) for name, values in known.items() if values}

@@ -93,13 +93,22 @@ class KVCache:
 class Pieces:
     """What a layer and a step run, for one shape. Holds no weights and no state but the angles of positions."""
 
-    def __init__(self, shape: ModelShape, length: int, dtype: torch.dtype, device: torch.device) -> None:
-        """`length`: positions that a request may have."""
-        self.shape, self.dtype, self.device = shape, dtype, device
+    def __init__(
+        self,
+        shape: ModelShape,
+        length: int,
+        dtype: torch.dtype,
+        device: torch.device,
+        *,
+        rope_base: float = ROPE_BASE,
+        eps: float = EPS,
+    ) -> None:
+        """`length`: positions that a request may have; `eps`: of norms."""
+        self.shape, self.dtype, self.device, self.eps = shape, dtype, device, eps
         self.form = attention_form(shape)
         self.expert = ExpertForm.of(shape)
         turning = self.form.kv_dim - self.form.kv_dim % 2
-        rates = ROPE_BASE ** -(torch.arange(0, turning, 2, dtype=torch.float32) / max(1, turning))
+        rates = rope_base ** -(torch.arange(0, turning, 2, dtype=torch.float32) / max(1, turning))
         angles = torch.outer(torch.arange(length, dtype=torch.float32), rates)
         self._cos = angles.cos().to(device, dtype)
         self._sin = angles.sin().to(device, dtype)
@@ -109,7 +118,7 @@ class Pieces:
     def project(self, layer: LayerWeights, hidden: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """Norm and projections of `hidden` [T, d]: queries [T, H, e], keys and values [T, G, e], turned by position."""
         form = self.form
-        mixed = F.linear(F.rms_norm(hidden, hidden.shape[-1:], layer.attention_norm, EPS), layer.inward)
+        mixed = F.linear(F.rms_norm(hidden, hidden.shape[-1:], layer.attention_norm, self.eps), layer.inward)
         tokens = hidden.shape[0]
         queries, keys, values = mixed.split([form.heads * form.head_dim, form.kv_width, form.value_width], dim=-1)
         queries = queries.view(tokens, form.heads, form.head_dim)
@@ -126,7 +135,7 @@ class Pieces:
         A shared expert is added to the hidden state here.
         """
         hidden = hidden + F.linear(attended[:, : layer.outward.shape[1]], layer.outward)
-        normed = F.rms_norm(hidden, hidden.shape[-1:], layer.ffn_norm, EPS)
+        normed = F.rms_norm(hidden, hidden.shape[-1:], layer.ffn_norm, self.eps)
         if layer.shared is not None:
             hidden = hidden + ffn(normed, *layer.shared)
         return hidden, normed
@@ -229,12 +238,12 @@ class Pieces:
     def dense_layers(self, step: StepWeights, hidden: Tensor) -> Tensor:
         """FFNs of the layers without experts (their attention is not in it)."""
         for inward, down, norm in step.dense:
-            hidden = hidden + ffn(F.rms_norm(hidden, hidden.shape[-1:], norm, EPS), inward, down)
+            hidden = hidden + ffn(F.rms_norm(hidden, hidden.shape[-1:], norm, self.eps), inward, down)
         return hidden
 
     def sample(self, step: StepWeights, hidden: Tensor) -> Tensor:
         """The likeliest next token int64 [n] after each of `hidden` [n, d]."""
-        normed = F.rms_norm(hidden, hidden.shape[-1:], step.norm, EPS)
+        normed = F.rms_norm(hidden, hidden.shape[-1:], step.norm, self.eps)
         return F.linear(normed, step.head).argmax(dim=-1)
 
 

@@ -23,7 +23,8 @@ OTHER = {"looped": "grouped", "grouped": "looped"}
 SPREAD = ("ns", "p10", "p90", "repeats")
 UNTOLD: dict[str, Any] = {"key_map": (), "key_sizes": ()}
 """of a shape, what a table does not hold"""
-HOST = ("launch", "sync", "copy_submit", "decision")
+HOST, FORMING = ("launch", "sync", "copy_submit", "decision"), "forming"
+"""host times that every table has, and the one that only live runs tell from a decision"""
 PEAKS = {
     "bytes_per_second": ("bytes/s", "measured: reading 256 MiB once"),
     "flops_per_second": ("FLOP/s", "measured: a large square product"),
@@ -78,7 +79,7 @@ def cost_document(settings: Settings, found: dict[str, Any], room: Room) -> dict
     method = METHOD.format(clock=CLOCKS[settings.device.type], dtype=dtype, flush=room.flush, experts=way)
     if settings.host_from is not None:
         method += f" {FITTED.format(folder=settings.host_from.name)}"
-    host = {name: found["host"][name] for name in HOST}
+    host = {name: found["host"][name] for name in (*HOST, *({FORMING} & found["host"].keys()))}
     return {
         "format": "moesim-costs",
         **provenance(settings, settings.label),
@@ -170,7 +171,8 @@ def known_sections(settings: Settings, path: Path) -> dict[str, Any]:
     other = next((way for way in OTHER if f"experts_{way}" in variants), "grouped")
     found["experts"] = {OTHER[other]: parts["experts"], other: variants[f"experts_{other}"]}
     found["peaks"] = {row["name"].removeprefix("peak "): row["value"] for row in document["constants"]}
-    found["host"] = {name: [variants[f"host_{name}"][key] for key in SPREAD] for name in HOST}
+    host = (*HOST, *([FORMING] if f"host_{FORMING}" in variants else []))
+    found["host"] = {name: [variants[f"host_{name}"][key] for key in SPREAD] for name in host}
     return found | {"command": document["command"]}
 
 

@@ -155,7 +155,7 @@ def _state(
         "launch": costs.launch,
         "sync": costs.sync,
         "submit": costs.copy_submit,
-        "decision": costs.decision,
+        "decision": costs.forming,
         "layers": layers,
         "experts": experts,
         "rows": rows,

@@ -47,6 +47,8 @@ class ExpertCost(Protocol):
     def copy_submit(self) -> int: ...
     @property
     def decision(self) -> int: ...
+    @property
+    def forming(self) -> int: ...
 
     def experts(self, tokens: int, active: int, largest: int) -> int: ...
 
@@ -171,7 +173,7 @@ class Engine:
         self.parts = parts = [0] * len(PARTS)
         self.reach(start)
         self.stream, self._began, self.work = start, start, work
-        self.host = max(self.host, start) + self.costs.decision
+        self.host = max(self.host, start) + self.costs.forming
         works = work.layers
         if len(works) == 1:
             events = self._events.of_step(works[0].experts)

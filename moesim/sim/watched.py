@@ -279,7 +279,7 @@ class WatchedEngine(Engine):
 
     def _layer(self, layer: int, event: Event, work: LayerWork, costs: StepCosts) -> None:
         if layer == 0:
-            self._host(self.host - self.costs.decision, self.host, "batch")
+            self._host(self.host - self.costs.forming, self.host, "batch")
         self.layer = layer
         self.classes = dict.fromkeys(event.keys, CLASSES[0])
         super()._layer(layer, event, work, costs)

@@ -196,12 +196,14 @@ def live_runs(folder: Path, roles: list[str], **columns: list[int]) -> Path:
 
 def test_host_times_are_those_of_runs_that_calibrate(tmp_path: Path) -> None:
     given = {"live_launch_ns": [10, 30, 999], "live_sync_ns": [-1, 7, 1], "live_copy_submit_ns": [-1, -1, 5]}
+    given["live_ask_ns"] = [4, -1, 9]
     folder = live_runs(tmp_path / "live", ["calibrate", "calibrate", "judge"], **given, live_step_ns=[110, 100, 0])
     found = host_of_runs(folder)
-    assert {name: spread.ns for name, spread in found.items()} == {"launch": 20, "sync": 7, "decision": 85}
+    expected = {"launch": 20, "sync": 7, "decision": 4, "forming": 85}
+    assert {name: spread.ns for name, spread in found.items()} == expected
     written = profile(settings(host_from=folder), tmp_path, quiet=True)
     costs = load_costs(written["costs"], shape=SHAPE)
-    assert (costs.launch, costs.sync, costs.decision) == (20, 7, 85)
+    assert (costs.launch, costs.sync, costs.decision, costs.forming) == (20, 7, 4, 85)
     assert costs.copy_submit > 0, "what no run did is measured by itself"
     assert "live runs in live that calibrate" in costs.file.method
 

@@ -257,7 +257,7 @@ class Machine:
         self._be_free()
         for kind, sight in self.sights.items():
             sight.begin(work.number, [needs.keys for needs in work.layers], work.beyond[kind])
-        yield from self._spend(self.costs.decision)
+        yield from self._spend(self.costs.forming)
         for layer, needs in enumerate(work.layers):
             yield from self._launch("attention", work.costs.attention)
             self.stream.launch("rest", work.costs.rest)

@@ -50,6 +50,7 @@ class Free:
     sync: int = 0
     copy_submit: int = 0
     decision: int = 0
+    forming: int = 0
 
     def experts(self, tokens: int, active: int, largest: int) -> int:
         return 0
@@ -106,7 +107,8 @@ class LiveEngine(Engine):
         self.layer = layer
         super()._layer(layer, event, work, costs)
         if self.check and event.keys:
-            self._launch(self._model.compare(layer))
+            with self.compute.context():
+                self._launch(self._model.compare(layer))
 
     @property
     def _model(self) -> LiveModel:
@@ -139,7 +141,8 @@ class LiveEngine(Engine):
     def _kernel(self, part: int, cost: int) -> None:
         group = frozenset(self.group) if part == EXPERTS else None
         waited = self.compute.idle and self.launched not in (GATE, REST)  # after these there was a synchronisation
-        self._launch(self._pieces(part), group, waited)
+        with self.compute.context():
+            self._launch(self._pieces(part), group, waited)
         self.launched = part
         self._look()
 
@@ -280,3 +283,4 @@ class LiveEngine(Engine):
     def _check(self) -> None:
         self.cache.balance()
         self.cache.verify()
+        self.link.verify()

@@ -11,7 +11,8 @@ from moesim import inputs
 from moesim.errors import InputError, Problem
 from moesim.experiment import RunConfig
 from moesim.hardware.budget import pools, staging_bytes
-from moesim.live.engine.machine import Options
+from moesim.live.engine.machine import Options, places_of
+from moesim.live.engine.real import problems_of
 from moesim.live.weights import dtype_of
 from moesim.plan import Plan
 from moesim.sim import Inputs
@@ -33,12 +34,14 @@ def check(plans: Sequence[Plan], options: Options) -> None:
         found[Problem("--device", f"{options.device!r} is not run here; cpu, cuda or cuda:N")] = None
     for source, run in [(plan.source, run) for plan in plans for run in plan.runs()]:
         config = inputs.located(run.config, run.sources.base)
-        found.update(dict.fromkeys(_problems(config, inputs.load(run.sources), source, device)))
+        found.update(dict.fromkeys(_problems(config, inputs.load(run.sources), source, device, options)))
     if found:
         raise InputError(list(found))
 
 
-def _problems(config: RunConfig, loaded: Inputs, source: str, device: torch.device) -> Iterator[Problem]:
+def _problems(
+    config: RunConfig, loaded: Inputs, source: str, device: torch.device, options: Options
+) -> Iterator[Problem]:
     def at(key: str, text: str) -> Problem:
         return Problem(f"{source}: {key}" if source else key, text)
 
@@ -54,7 +57,9 @@ def _problems(config: RunConfig, loaded: Inputs, source: str, device: torch.devi
         yield from error.problems
         return
     length = None
-    if config.schedule == "free":
+    if options.model is not None:
+        yield from (at(key, text) for key, text in problems_of(config))
+    elif config.schedule == "free":
         length, keys = longest(config, loaded.trace, loaded.arrivals)
         if length is None:
             names = ", ".join(f"traffic.{key}" for key in keys)
@@ -67,7 +72,7 @@ def _too_large(config: RunConfig, loaded: Inputs, device: torch.device, length: 
     keys, shape = keys_of(loaded), loaded.shape
     memory = settle(config, loaded).memory
     slots = sum(max(0, capacity) for _, capacity in pools(memory, keys)) + staging_bytes(memory, keys)
-    there = slots + shape.static_bytes + shape.kv_bytes_per_token * length * (config.traffic.concurrency or 1)
+    there = slots + shape.static_bytes + shape.kv_bytes_per_token * length * places_of(config)
     if device.type == "cuda" and torch.cuda.is_available():
         free = torch.cuda.mem_get_info(device)[0]
         if there > free:

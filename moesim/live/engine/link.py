@@ -55,6 +55,18 @@ class LiveLink(Link):
         """Room may have been made: whatever may be submitted is."""
         self._pump(self.shared.now())
 
+    def verify(self) -> None:
+        """Bytes handed to the copier, and still to come of what has started, are those loaded (`--check`)."""
+        left = 0
+        for transfer in self.moving.values():
+            number = len(self.chunks(transfer.nbytes)) - len(transfer.chunks)
+            left += max(0, transfer.nbytes - number * self.chunk_bytes)
+        count = self.cache.count
+        if self.bytes_sent + left != count.demand_bytes + count.prefetch_bytes:
+            raise AssertionError(f"{self.bytes_sent} bytes were sent and {left} are to come, but {count} were loaded")
+        if len(self.sent) > self.in_flight:
+            raise AssertionError(f"{len(self.sent)} chunks are in flight, more than {self.in_flight}")
+
     # -- a chunk -------------------------------------------------------------------------------------------------
 
     def _send_all(self, head: Transfer, now: int) -> None:

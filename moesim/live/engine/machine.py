@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import torch
 
@@ -18,11 +19,13 @@ from moesim.live.engine.cache import LiveCache
 from moesim.live.engine.engine import LiveEngine
 from moesim.live.engine.link import LiveLink
 from moesim.live.engine.model import LiveModel, Weights
+from moesim.live.engine.real import LoadedRouter, load
 from moesim.live.engine.server import LiveFreeServer, LiveReplayServer
 from moesim.live.engine.shared import Shared
 from moesim.live.engine.side import SideRouter
 from moesim.live.engine.streams import stream_on
-from moesim.live.kernels import Router
+from moesim.live.kernels import Router, synchronize
+from moesim.live.weights import dtype_of
 from moesim.sim import Inputs
 from moesim.sim.replayed import ReplayServer
 from moesim.sim.room import longest
@@ -31,8 +34,6 @@ from moesim.sim.server import FreeServer
 from moesim.sim.setup import Makers, Setup, keys_of
 from moesim.sim.workload import Workload
 
-FIRST_PLACES = 16
-"""requests that the KV cache has room for at first, where traffic does not say how many there are"""
 SWITCH_S = 1e-4
 """after so long the interpreter goes on with another thread that can run"""
 
@@ -47,9 +48,19 @@ class Options:
     """experts in grouped products; None: on a GPU"""
     seed: int = 0
     """of the random weights"""
+    model: str | None = None
+    """folder of a refactorized model that is run, and computes its routes; with `prompts`, a file"""
+    prompts: str | None = None
+    digest: str = ""
+    """of these two"""
 
     def uses_groups(self) -> bool:
         return self.grouped if self.grouped is not None else torch.device(self.device).type == "cuda"
+
+
+def places_of(config: Experiment) -> int:
+    """Requests that the KV cache has room for at first; it grows where more are started."""
+    return min(config.traffic.requests, config.traffic.concurrency or config.scheduler.max_requests)
 
 
 class LiveMachine:
@@ -87,9 +98,8 @@ class LiveMachine:
         assert isinstance(setup.engine, LiveEngine)
         self.engine = setup.engine
         length = self._length(schedule)
-        traffic = config.traffic
-        requests = min(traffic.requests, traffic.concurrency or FIRST_PLACES)
-        router = None if self.layerwise else Router(inputs.shape, requests, length, self.device, self.options.seed)
+        requests = places_of(config)
+        router = None if self.layerwise else self._router(requests, length)
         setup.engine.model = model = LiveModel(
             inputs.shape, self.weights, self.keys, self.slots, self.device,
             requests=requests, length=length, router=router, grouped=self.options.uses_groups(), seed=config.seed,
@@ -102,8 +112,15 @@ class LiveMachine:
         else:
             server = LiveFreeServer(config, inputs, setup, workload)
         server.bind(setup.engine, model, side)
+        synchronize(self.device)
         self.shared.start()
         return server
+
+    def _router(self, requests: int, length: int) -> Router:
+        shape, real = self.inputs.shape, self.weights.real
+        if real is None:
+            return Router(shape, requests, length, self.device, self.options.seed)
+        return LoadedRouter(real.router, requests, length, self.device, dtype_of(shape), shape.dense_bits)
 
     def _length(self, schedule: Schedule | None) -> int:
         """Tokens of the longest request."""
@@ -129,7 +146,11 @@ def machine(config: Experiment, inputs: Inputs, options: Options, weights: Weigh
 
 
 def weights_for(inputs: Inputs, options: Options) -> Weights:
-    """Random weights of the model, which several runs may use."""
+    """Weights of the model, which several runs may use."""
     keys: Keys = keys_of(inputs)
+    if options.model is not None and options.prompts is not None:
+        device = torch.device(options.device)
+        real = load(Path(options.model), Path(options.prompts), inputs.shape, keys, device)
+        return Weights(real.layers, real.step, real.experts, real)
     layerwise = inputs.trace.meta.router == "layerwise"
     return Weights.random(inputs.shape, keys, torch.device(options.device), layerwise=layerwise, seed=options.seed)

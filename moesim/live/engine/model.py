@@ -1,7 +1,7 @@
 """The model that a live machine runs: layers, KV cache and tokens, with the routes that the trace says.
 
-Weights are random, which takes no other time. What a step computes is put into pieces for the stream; experts read
-their weights from the slots of the cache and from nowhere else.
+Weights are random, which takes no other time, or those of a real model. What a step computes is put into pieces for the
+stream; experts read their weights from the slots of the cache and from nowhere else.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -18,12 +19,15 @@ from moesim.hardware.keys import Keys
 from moesim.hardware.shape import ModelShape
 from moesim.live.copies import HostPool, Slots
 from moesim.live.engine.streams import Piece
-from moesim.live.kernels import Batch, KVCache, Pieces, Prompt, Router, ffn
+from moesim.live.kernels import Batch, KVCache, Pieces, Prompt, Router, ffn, synchronize
 from moesim.live.weights import ExpertForm, LayerWeights, RandomWeights, StepWeights, dtype_of
 from moesim.sim.engine import ATTENTION, EXPERTS, GATE, REST, ROUTER
 from moesim.sim.work import Part, rows_of
 from moesim.sim.workload import Request
 from moesim.trace.routing import RoutingTrace
+
+if TYPE_CHECKING:
+    from moesim.live.engine.real import Real
 
 SHIFT = 997
 """numbers by which one expert's random weights are shifted against the next one's"""
@@ -36,6 +40,8 @@ class Weights:
     layers: tuple[LayerWeights, ...]
     step: StepWeights
     experts: HostPool
+    real: Real | None = None
+    """what they are of; None: random"""
 
     @classmethod
     def random(cls, shape: ModelShape, keys: Keys, device: torch.device, *, layerwise: bool, seed: int = 0) -> Weights:
@@ -81,6 +87,7 @@ def grow(cache: KVCache, places: int) -> None:
     for tensors in {id(kept): kept for kept in (cache.keys, cache.values)}.values():
         for layer, tensor in enumerate(tensors):
             tensors[layer] = torch.cat([tensor, tensor.new_zeros(places, *tensor.shape[1:])])
+            synchronize(tensor.device)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,15 +100,17 @@ class Routed:
 
 
 class Tokens:
-    """Token ids of the requests: random prompts, then what is sampled."""
+    """Token ids of the requests: prompts, random if there are no real ones, then what is sampled."""
 
-    def __init__(self, vocab: int, seed: int) -> None:
-        self._vocab, self._seed = vocab, seed
+    def __init__(self, vocab: int, seed: int, real: Real | None) -> None:
+        self._vocab, self._seed, self._real = vocab, seed, real
         self._ids: dict[int, list[int]] = {}
 
     def of(self, request: Request) -> list[int]:
         """All that is known of a request."""
-        if request.number not in self._ids:
+        if request.number not in self._ids and self._real is not None:
+            self._ids[request.number] = self._real.ids(request.captured)
+        elif request.number not in self._ids:
             random = np.random.default_rng([self._seed, request.number])
             self._ids[request.number] = random.integers(self._vocab, size=request.prompt).tolist()
         return self._ids[request.number]
@@ -130,10 +139,14 @@ class LiveModel:
         """`requests`: places in the KV cache, and more when they are needed; `length`: tokens of each."""
         self.shape, self.weights, self.keys, self.slots, self.device = shape, weights, keys, slots, device
         self.dtype, self.grouped, self.router = dtype_of(shape), grouped, router
-        self.pieces = Pieces(shape, length, self.dtype, device)
+        real = weights.real
+        if real is None:
+            self.pieces = Pieces(shape, length, self.dtype, device)
+        else:
+            self.pieces = Pieces(shape, length, self.dtype, device, rope_base=real.rope_base, eps=real.eps)
         self.cache = KVCache(shape, shape.layers, requests, length, self.dtype, device)
         self.places, self.routed_places = Places(requests), Places(requests)
-        self.tokens = Tokens(shape.vocab, seed)
+        self.tokens = Tokens(shape.vocab, seed, real)
         self._expert_of = [{key: expert for expert, key in enumerate(row)} for row in keys.table]
 
     # -- before and after a step ---------------------------------------------------------------------------------
@@ -190,6 +203,9 @@ class LiveModel:
             self.gated[0].cpu()
         elif part == REST:
             self._read_tokens()
+        elif part == ROUTER:
+            self.next_routes = self.routed.cpu().numpy()
+            """experts [requests that go on, k] of the tokens that were sampled"""
 
     def _read_tokens(self) -> None:
         """The sampled tokens are appended, and the requests that are answered leave."""
@@ -254,8 +270,8 @@ class LiveModel:
     def _grouped(self, slots: Sequence[int], places: Sequence[slice], routed: Routed) -> Callable[[], None]:
         count = np.zeros(len(self.slots.rows), dtype=np.int32)
         count[list(slots)] = [at.stop - at.start for at in places]
-        ends = torch.from_numpy(count.cumsum(dtype=np.int32)).to(self.device)
-        index = torch.from_numpy(np.concatenate([np.arange(at.start, at.stop) for at in places])).to(self.device)
+        ends = self._put(count.cumsum(dtype=np.int32))
+        index = self._put(np.concatenate([np.arange(at.start, at.stop) for at in places]))
 
         def run() -> None:
             rows, shares = routed.rows[index], routed.shares[index]
@@ -279,7 +295,11 @@ class LiveModel:
         ids = torch.tensor([self.tokens.of(request)[at] for request, at in self.continuing], device=self.device)
         places = [(self.routed_places.of[request.number], at) for request, at in self.continuing]
         batch = Batch([], places, self.device)
-        return [(ROUTER, lambda: router.route(ids, batch))]
+
+        def run() -> None:
+            self.routed = router.route(ids, batch)[0]
+
+        return [(ROUTER, run)]
 
     # -- routes --------------------------------------------------------------------------------------------------
 
@@ -303,8 +323,12 @@ class LiveModel:
         experts, starts = np.unique(flat[order], return_index=True)
         ends = [*starts[1:].tolist(), len(order)]
         of = {int(e): slice(int(start), end) for e, start, end in zip(experts, starts, ends, strict=True)}
-        rows = torch.from_numpy(order // chosen.shape[1]).to(self.device)
-        return Routed(rows, torch.from_numpy(shares.ravel()[order]).to(self.device, self.dtype), of)
+        return Routed(self._put(order // chosen.shape[1]), self._put(shares.ravel()[order]).to(self.dtype), of)
+
+    def _put(self, values: np.ndarray) -> Tensor:
+        """On the device, without the host's waiting for it."""
+        made = torch.from_numpy(values)
+        return made if self.device.type == "cpu" else made.pin_memory().to(self.device, non_blocking=True)
 
     # -- check ---------------------------------------------------------------------------------------------------
 

@@ -28,12 +28,17 @@ def run_live(
 
     A frozen schedule is recorded as the simulator does, with the experiment's tables, and replayed.
     """
+    if weights.real is not None:
+        inputs = weights.real.inputs(inputs, config)
     settled = settle(config, inputs)
     with machine(settled, inputs, options, weights) as made:
         result = simulate(config, inputs, replication, check=check, progress=progress, machine=made)
     # Bounds in time come from the experiment's tables, and these are not of this machine.
     host = made.engine.times.medians()
-    return replace(result, counters=result.counters | dict.fromkeys(BOUNDS, -1) | host)
+    result = replace(result, counters=result.counters | dict.fromkeys(BOUNDS, -1) | host)
+    if weights.real is None:
+        return result
+    return labelled(result, {"routing": f"routing: computed by {weights.real.name}, shape: {inputs.shape.name}"})
 
 
 def labelled(result: RunResult, labels: dict[str, str]) -> RunResult:

@@ -51,10 +51,13 @@ class LiveServer(Server):
             request = requests[part.request]
             if part.start == 0 and request.started_step < 0:
                 request.started, request.started_step = start, step
-        self.model.begin(work.parts, requests, self.trace, *self._sampled)
+        with engine.compute.context():
+            self.model.begin(work.parts, requests, self.trace, *self._sampled)
         routes = continuing and self.decoupled and not self.side_router
         laters = [later(kind) for kind in self.setup.foresights]
         end = engine.run(step, work, ROUTED if routes else UNROUTED, start, laters)
+        if routes:
+            self.learn(self._sampled[1], self.model.next_routes)
         self.log.add(self._row(step, start, end, work))
         if engine.check:
             self.budget.verify(self.setup.cache.taken_bytes, self.log.kv[-1][0] if self.log.kv else 0)
@@ -65,6 +68,17 @@ class LiveServer(Server):
         for gone in moves.preempted:
             self.model.leave(gone.request)
         return super().start_of(formed, moves)
+
+    def learn(self, shown: Shown, chosen: np.ndarray) -> None:
+        """A real router has chosen: experts [tokens, k] of what these requests have at these positions."""
+        if self.model.weights.real is None:
+            return
+        first = 0
+        for request, position in shown:
+            count = request.prompt if position == 0 else 1
+            row = int(self.trace.offsets[request.sequence]) + position
+            self.trace.experts[row : row + count, 0] = chosen[first : first + count]
+            first += count
 
     def errand(self, shown: Shown, not_before: int) -> Errand:
         """Hand to the router what these requests have at these positions: a prompt of one, or tokens of several."""
@@ -135,8 +149,10 @@ class LiveFreeServer(LiveServer, FreeServer):
                 break
             self.now = max(self.now, due)
             if due == routed:
-                _, shown = self.routing.popleft()
+                errand, shown = self.routing.popleft()
                 self._visible(shown, routed)
+                if errand.chosen is not None:
+                    self.learn(shown, errand.chosen)
                 self._show(shown)
             else:
                 self._arrive(self.workload[self.arrived])

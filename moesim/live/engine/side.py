@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from contextlib import nullcontext
 
+import numpy as np
 import torch
-from torch import Tensor
 
 from moesim.live.engine.shared import Shared
 from moesim.live.kernels import Batch, Prompt, Router
@@ -15,11 +16,13 @@ from moesim.live.kernels import Batch, Prompt, Router
 class Errand:
     """Tokens to be routed; `done` is when they are, in ns of the run, and -1 before."""
 
-    __slots__ = ("done", "ids", "not_before", "prompts", "singles")
+    __slots__ = ("chosen", "done", "ids", "not_before", "prompts", "singles")
 
     def __init__(self, ids: list[int], prompts: list[Prompt], singles: list[tuple[int, int]], not_before: int) -> None:
         """As a `Batch`: prompts, then single tokens as (place, position)."""
         self.ids, self.prompts, self.singles, self.not_before = ids, prompts, singles, not_before
+        self.chosen: np.ndarray | None = None
+        """experts [tokens, k], once it is done"""
         self.done = -1
 
 
@@ -80,10 +83,7 @@ class SideRouter:
     def _route(self, errand: Errand) -> None:
         if self.router is None:
             return
-        if self._stream is None:
-            self.router.route(torch.tensor(errand.ids), Batch(errand.prompts, errand.singles, self.device))
-            return
-        with torch.cuda.stream(self._stream):
+        with nullcontext() if self._stream is None else torch.cuda.stream(self._stream):
             batch = Batch(errand.prompts, errand.singles, self.device)
-            chosen: Tensor = self.router.route(torch.tensor(errand.ids, device=self.device), batch)[0]
-            chosen.cpu()
+            chosen = self.router.route(torch.tensor(errand.ids, device=self.device), batch)[0]
+            errand.chosen = chosen.cpu().numpy()

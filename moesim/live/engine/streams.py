@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from queue import SimpleQueue
 from typing import NamedTuple
 
@@ -47,6 +48,10 @@ class Stream:
     def launch(self, pieces: Sequence[Piece], group: frozenset[int] | None = None) -> None:
         """Run `pieces` once all that was launched before is over; then the pins of `group` may go."""
         raise NotImplementedError
+
+    def context(self) -> AbstractContextManager[object]:
+        """In it the host prepares tensors for what it launches, so that they are there in time."""
+        return nullcontext()
 
     def ran(self) -> list[Ran]:
         """What has run since it was asked last; only while nothing is running."""
@@ -140,6 +145,9 @@ class CudaStream(Stream):
                 begun = ended
             self.launched += 1
             self._waiting.put((self._event(blocking=True), group))
+
+    def context(self) -> AbstractContextManager[object]:
+        return torch.cuda.stream(self._stream)
 
     def ran(self) -> list[Ran]:
         marks, self._marks = self._marks, []

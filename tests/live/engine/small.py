@@ -31,9 +31,9 @@ def inputs_of(
 
 
 @lru_cache(maxsize=32)
-def weights(layers: int, experts: int, router: str) -> Any:
+def weights(layers: int, experts: int, router: str, device: str = "cpu") -> Any:
     sequences = [([0] if router == "decoupled" else [[0] * layers], [0] if router == "decoupled" else [[0] * layers])]
-    return weights_for(inputs_of(sequences, layers=layers, experts=experts, router=router), OPTIONS)
+    return weights_for(inputs_of(sequences, layers=layers, experts=experts, router=router), Options(device))
 
 
 def both(
@@ -43,7 +43,7 @@ def both(
     asked = config(**({"machine": {"chunk_bytes": 150}} | changes))
     simulated = simulate(asked, inputs, 0, check=True)
     meta = inputs.trace.meta
-    full = weights(meta.layers, meta.experts, meta.router)
+    full = weights(meta.layers, meta.experts, meta.router, options.device)
     return simulated, run_live(asked, inputs, 0, full, options, check=check)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Any
 
 import pytest
@@ -103,6 +104,31 @@ def test_a_slot_that_is_written_while_its_kernel_may_read_it(monkeypatch: pytest
     monkeypatch.setattr(LiveCache, "make_room", make_room)
     with pytest.raises((RuntimeError, AssertionError)):
         execute()
+
+
+def test_bytes_that_nobody_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = link_module.LiveLink._send_chunk
+
+    def send(self: link_module.LiveLink, *args: Any) -> None:
+        right(self, *args)
+        self.bytes_sent += 1
+
+    monkeypatch.setattr(link_module.LiveLink, "_send_chunk", send)
+    with pytest.raises(AssertionError, match="bytes were sent"):
+        execute()
+
+
+def test_more_chunks_in_flight_than_are_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = link_module.LiveLink.__init__
+
+    def init(self: link_module.LiveLink, *args: Any) -> None:
+        right(self, *args)
+        self.ends = deque([0] * (self.in_flight + 1), maxlen=self.in_flight + 1)
+
+    monkeypatch.setattr(link_module.LiveLink, "__init__", init)
+    with pytest.raises((AssertionError, RuntimeError)) as found:
+        execute(prefetch="stream-everything", options=SLOW)
+    assert "in flight, more than 2" in causes(found.value)
 
 
 def test_more_slots_than_there_are(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -78,11 +78,12 @@ def test_every_token_is_that_of_the_request_alone(
         schedule="frozen",
         traffic={"kind": "all", "requests": 4},
         scheduler={"batch": "chunked-prefill", "max_requests": 3, "max_tokens": 5},
-        memory={"slots": 3},
+        memory={"slots": 3, "kv": {"blocks": 9, "block_tokens": 2} if start == "index" else None},
         prefetch="next-layer" if router == "decoupled" else "none",
         machine={"chunk_bytes": 100, "expert_start": start},
     )
     assert executed.counters["requests_finished"] == len(said) == 4
+    assert (executed.counters.get("preemptions_recompute", 0) > 0) == (start == "index")
     for number, tokens in said.items():
         request, ids = of[number]
         assert len(tokens) == request.output

@@ -129,11 +129,19 @@ def test_every_shipped_policy_and_preset_is_run_and_has_baselines() -> None:
     assert baselines.known(suite.baselines) == sorted(suite.names)
 
 
-def test_each_shipped_experiment_is_in_it() -> None:
+LEFT_OUT = {
+    "binding.yaml": "lookahead.yaml with longer requests",
+    "first.yaml": "a part of lookahead.yaml",
+    "decoupled-vs-layerwise.yaml": "at-gate has what is new in it; its own routing is of another trace",
+    "validate-gpu-fine-grained.yaml": "held against measured runs",
+    "validate-gpu-llama.yaml": "held against measured runs",
+}
+
+
+def test_each_shipped_experiment_is_in_it_or_left_out_for_a_reason() -> None:
     files = {Path(check.plan.source).name for check in read_suite(OWN).checks}
-    # How long requests get their routing is lookahead.yaml with other traffic; first.yaml is a part of it.
-    left_out = {"binding.yaml", "first.yaml"}
-    assert files == {path.name for path in shipped("experiments").glob("*.yaml")} - left_out
+    shown = {path.name for path in shipped("experiments").glob("*.yaml")}
+    assert files == shown - set(LEFT_OUT), "an experiment that is new: cut it short in regression.yaml, or say why not"
 
 
 # -- continuous integration --------------------------------------------------------------------------------------------

@@ -236,8 +236,8 @@ curves = {
 figure, axes = plt.subplots(len(curves), 1, figsize=(7.5, 3.4 * len(curves)), layout="constrained", squeeze=False)
 for ax, (name, curve) in zip(axes[:, 0], curves.items(), strict=True):
     curve.plot(ax=ax, measure="misses")
-    ax.set_ylim(None)
     ax.set_yscale("log")
+    ax.autoscale(axis="y")
     ax.set_title(f"{name}: {traces[name].meta.router} router", fontsize=10, loc="left")
 
 # %%
@@ -266,15 +266,16 @@ Markdown("\n".join(lines))
 # %%
 lines = []
 for number, (name, one) in enumerate(found.items(), 1):
-    lags = [share for share in one["overlap"]["by_lag"].values() if share is not None]
+    lags = {lag: share for lag, share in one["overlap"]["by_lag"].items() if share is not None}
+    (near, first), (far, last) = list(lags.items())[0], list(lags.items())[-1]
     chance = one["overlap"]["popular"]
-    keeps = lags[-1] > 1.5 * chance
+    keeps = last > 1.5 * chance
     breadth = one["breadth"]
     eight = dict(zip(breadth["batches"], breadth["unique"], strict=True))[8]
     half = one["reuse"]["experts_for"]["80 %"]
     lines.append(
-        f"{number}. **{name}**: a token shares {100 * lags[0]:.0f} % of its experts with the one before it and "
-        f"{100 * lags[-1]:.0f} % with the one 64 before, where popularity alone gives {100 * chance:.0f} %: "
+        f"{number}. **{name}**: a token shares {100 * first:.0f} % of its experts with the one {near} before it and "
+        f"{100 * last:.0f} % with the one {far} before, where popularity alone gives {100 * chance:.0f} %: "
         + ("a request keeps its experts. " if keeps else "habits do not last. ")
         + f"For one request, an LRU of {half} of {one['experts']} experts a layer hits 80 % of the uses; "
         f"eight requests together need {eight:.1f} of them in each step."

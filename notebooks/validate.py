@@ -159,8 +159,8 @@ table.set_index(["regime", "metric"]).round(1)
 # %% [markdown]
 # ## Step by step
 #
-# A mean may be right for the wrong reasons. **What to see.** One setting of each regime that is there, its middle one:
-# the duration of each measured step in the order of the schedule, as measured (grey, a line per repeat) and as simulated
+# A mean may be right for the wrong reasons. **What to see.** One setting of each regime that is there, the middle one of
+# those whose steps are the same in both (where arrivals form the schedule, other times form other steps): the duration of each measured step in the order of the schedule, as measured (grey, a line per repeat) and as simulated
 # (colour). Steps with a prompt stand out. Where the colour follows the grey, the simulator knows *which* steps are slow.
 
 
@@ -184,7 +184,7 @@ def run_pairs(simulated, measured, setting) -> list[tuple[int, int]]:
 
 middle = {}
 for regime in REGIMES:
-    members = [(s, m, x) for s, m, of_one in found for x in of_one if x.regime == regime]
+    members = [(s, m, x) for s, m, of_one in found for x in of_one if x.regime == regime and not x.recomposed]
     if members:
         middle[regime] = sorted(members, key=lambda member: member[2].stalled)[len(members) // 2]
 figure, axes = plt.subplots(len(middle), 1, figsize=(8.5, 2.2 * len(middle)), layout="constrained", squeeze=False)

@@ -18,7 +18,11 @@ ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "notebooks"
 INLINE = "module://matplotlib_inline.backend_inline"
 SECONDS = 300  # of a cell
-KEPT = ("kernelspec", "language_info")
+METADATA = {
+    "jupytext": {"formats": "py:percent,ipynb"},
+    "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+    "language_info": {"name": "python"},
+}
 NO_TORCH = "import sys\nassert 'torch' not in sys.modules, 'the notebooks do without torch'"
 ADDRESS = re.compile(r"\b0x[0-9a-f]{6,}\b")
 
@@ -49,8 +53,7 @@ def cleaned(notebook: Any) -> Any:
     for number, cell in enumerate(notebook.cells):
         cell["id"] = f"cell-{number}"
         cell["metadata"] = {}
-    notebook.metadata = {name: value for name, value in notebook.metadata.items() if name in KEPT}
-    notebook.metadata["language_info"] = {"name": "python"}
+    notebook.metadata = METADATA
     return notebook
 
 

@@ -267,7 +267,7 @@ def _name(c: Configuration, shown: Sequence[Configuration]) -> str:
 
 def _line(c: Configuration, shown: Sequence[Configuration], x: str) -> str:
     """Of which line a configuration is: its policy without what the axis says."""
-    name = c.preset or palette.name(palette.family(c))
+    name = c.whole or palette.name(palette.family(c))
     return f"{name}, {c.scope}" if len({other.scope for other in shown}) > 1 else name
 
 

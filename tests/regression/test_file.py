@@ -142,6 +142,17 @@ def test_an_experiment_is_told_from_a_regression_file(tmp_path: Path) -> None:
     assert "no such file" in told and "--init EXPERIMENT" in told
 
 
+def test_the_example_of_the_documentation_is_one(tmp_path: Path) -> None:
+    text = (SCHEMA.parent / "regress.md").read_text(encoding="utf-8").partition("```yaml\n")[2].partition("```")[0]
+    (tmp_path / "experiments").mkdir()
+    write(tmp_path / "experiments", "mine.yaml")
+    path = tmp_path / "regression.yaml"
+    path.write_text(text)
+    caches, latency = read_suite(path).checks
+    assert len(caches.plan.configs) == 2 and set(caches.rules) == set(yaml.safe_load(text)["metrics"])
+    assert latency.rules == {"ttft_p95_ns": Rule("within", 0.02), "e2e_mean_ns": Rule("interval")}
+
+
 # -- the schema --------------------------------------------------------------------------------------------------------
 
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass, field
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -146,13 +147,14 @@ def load_dense(model: str | Path | None = None, device: str = "cpu") -> Dense:
 
 @contextmanager
 def _no_bars() -> Iterator[None]:
-    """Without the progress bars of transformers, which come whether or not anybody looks."""
+    """Without the progress bars of transformers, which come whether or not anybody looks; one of them has no switch."""
     from transformers.utils import logging
 
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
-        yield
+        with redirect_stderr(StringIO()):
+            yield
     finally:
         if shown:
             logging.enable_progress_bar()

@@ -60,7 +60,9 @@ for part in $parts; do
       ;;
     fit)
       "${moesim[@]}" profile --shape "$shape" --device "$device" --name "$slug" --out "$tables" \
-        --what host --host-from "$out/calibration/$name"
+        --what host --host-from "$out/calibration/$name" --quiet
+      "${moesim[@]}" validate "$experiment" "${use[@]}" --measured "$out/calibration/$name" --fit "$costs" \
+        --out "$out/fit/$name"
       ;;
     validate)
       "${moesim[@]}" validate "$experiment" "${use[@]}" --measured "$out/live/$name" --out "$out/validate/$name"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -95,6 +95,14 @@ class Plan:
         """Every point times its replications, numbered in order."""
         pairs = [(config, r) for config in self.configs for r in range(config.replications)]
         return [Run(i, config, r, Sources.of(config, self.base)) for i, (config, r) in enumerate(pairs)]
+
+    def of_role(self, role: str) -> Plan:
+        """The points that calibrate, or those that judge. Raises InputError where there is none."""
+        configs = [config for config in self.configs if (config.validation or Validation()).role == role]
+        if not configs:
+            text = f"{self.name} has no setting of role {role!r}; validation.role of its settings says which they have"
+            raise InputError(Problem(self.source, text))
+        return replace(self, configs=tuple(configs))
 
 
 def read_plan(source: Path | str | Mapping[str, Any], override: Node | None = None) -> Plan:

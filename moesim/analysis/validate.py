@@ -47,6 +47,8 @@ class Numbers:
     stalled: float
     """share of the time of its steps"""
     waves: int
+    loaded: float
+    """keys that were missing or under way, a step"""
 
 
 @dataclass(slots=True)
@@ -70,6 +72,11 @@ class Setting:
     def stalled(self) -> float:
         """Share of the measured time that the stream waited for experts."""
         return _mean([measured.stalled for _, measured, _ in self.pairs])
+
+    @property
+    def loaded(self) -> float:
+        """Keys a step that the measured runs had to load, or were loading."""
+        return _mean([measured.loaded for _, measured, _ in self.pairs])
 
     @property
     def regime(self) -> str:
@@ -249,7 +256,8 @@ def numbers(steps: Any, requests: Any) -> Numbers:
     }
     counts = {name: int(steps[name if name == "evictions" else f"{name}_keys"].sum()) for name in COUNTS}
     parts = {name: float(steps[f"{name}_ns"].mean()) for name in PARTS}
-    return Numbers(metrics, counts, parts, stalled / times.sum(), int(steps["waves"].sum()))
+    loaded = (counts["miss"] + counts["late"]) / len(steps)
+    return Numbers(metrics, counts, parts, stalled / times.sum(), int(steps["waves"].sum()), loaded)
 
 
 def recomposed(simulated: Any, measured: Any) -> int:

@@ -33,6 +33,10 @@ def validate(
     metrics: Annotated[
         str, typer.Option(metavar="NAME,...", help="What the limit holds for: step_mean, step_p95, tpot_mean, ...")
     ] = DEFAULT,
+    fit: Annotated[
+        Path | None,
+        typer.Option(metavar="TABLE.json", help="Fit this cost table to the settings that calibrate, and stop."),
+    ] = None,
     jobs: Annotated[int | None, typer.Option(min=1, help="Processes; as many as there are processors.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder. [default: results/validate/NAME]")] = None,
     as_json: JSON = False,
@@ -53,12 +57,16 @@ def validate(
         given = gather(lambda: _limit(limit) if limit else None)
         theirs = gather(lambda: Results.load(measured.parent if measured.is_file() else measured))
         gather(lambda: theirs.steps if theirs else None)
-        job = gather(lambda: _job(experiment, settings or [], out))
+        job = gather(lambda: _job(experiment, settings or [], out, fit))
         gather.check()
         assert theirs is not None and job is not None
         folder = job.folder.parent
         ours = runner.execute(job, jobs=jobs or cpus(), figures=False, quiet=quiet or as_json)
         found = compare(ours, theirs)
+        if fit is not None:
+            text = _fit(fit, found, ours, theirs)
+            print(dump({"table": str(fit), "fitted": text}) if as_json else text)
+            return
         most = given if given is not None else min(c.validation.limit if c.validation else 0.1 for c in ours.configs)
         shown = document(found, chosen, most)
         text = _write(folder, found, chosen, most, ours, theirs, figure=not quiet)
@@ -73,8 +81,8 @@ def validate(
         raise typer.Exit(1)
 
 
-def _job(experiment: Path, settings: list[str], out: Path | None) -> Job:
-    """What is to be simulated, into a folder inside that of the comparison."""
+def _job(experiment: Path, settings: list[str], out: Path | None, fit: Path | None) -> Job:
+    """What is to be simulated, into a folder inside that of the comparison: all settings, or those to fit to."""
     from dataclasses import replace
 
     from moesim import runner
@@ -86,7 +94,47 @@ def _job(experiment: Path, settings: list[str], out: Path | None) -> Job:
         job = replace(job, folder=Path("results", "validate", job.plan.name, SIMULATED))
         if problems := check_folder(job.folder):
             raise InputError(problems)
+    if fit is not None:
+        job = replace(job, plan=job.plan.of_role("calibrate"))
+        _told_apart(job, fit)
     return job
+
+
+def _told_apart(job: Job, fit: Path) -> None:
+    """Raises InputError where the table that is to be fitted is not the one that the settings are simulated with."""
+    from moesim.errors import InputError, Problem
+    from moesim.hardware.files import CostFile, read
+    from moesim.inputs import resolve
+
+    given, _ = read(CostFile, "kernels", fit, "--fit")
+    for run in job.plan.runs():
+        used, _ = read(CostFile, "kernels", resolve(run.config.costs, run.sources.base), "costs")
+        if used != given:
+            raise InputError(Problem("--fit", f"{fit} is not the table of the experiment, {run.config.costs}"))
+
+
+def _fit(table: Path, found: list[Setting], ours: Results, theirs: Results) -> str:
+    """Change the table by what its simulation lacks in the settings that calibrate; what was done, in words."""
+    from moesim.hardware.costs import load_costs
+    from moesim.hardware.files import CostFile, read
+    from moesim.hardware.fitted import KEY, LAYER, fit, write_fit
+
+    row = ours.summary.iloc[0]
+    layers = round(row["layer_events"] / row["steps"])
+    file, _ = read(CostFile, "kernels", table, "--fit")
+    known = {constant.name: constant.value for constant in file.constants}
+    rows = []
+    for setting in found:
+        simulated, measured = setting.of("step_mean")
+        loaded = setting.loaded
+        already = known.get(LAYER, 0) * layers + known.get(KEY, 0) * loaded
+        rows.append((measured, measured - simulated + already, loaded))
+    layer, key = fit(layers, rows)
+    names = "; ".join(setting.name for setting in found)
+    live = theirs.summary["label_live"].iloc[0]
+    write_fit(table, layer, key, f"fitted to mean step times of live runs of {len(found)} settings ({names}): {live}")
+    load_costs(table, shape=file.shape)
+    return f"{table}: {layer:,} ns a layer and {key:,} ns a loaded key, fitted to {names}"
 
 
 def _limit(text: str) -> float:

@@ -37,7 +37,7 @@ GPU = "GPU X, 1 thread"
 
 def run(ns: float = 100, *, stalled: float = 0.0, miss: int = 5, waves: int = 0) -> Numbers:
     counts = dict.fromkeys(COUNTS, 1) | {"miss": miss}
-    return Numbers(dict.fromkeys(METRICS, ns), counts, dict.fromkeys(PARTS, ns / 9), stalled, waves)
+    return Numbers(dict.fromkeys(METRICS, ns), counts, dict.fromkeys(PARTS, ns / 9), stalled, waves, miss)
 
 
 def setting(pairs: list[tuple[float, float]], *, stalled: float = 0.0, role: str = "judge", name: str = "a") -> Setting:
@@ -125,7 +125,7 @@ def test_numbers_of_a_run_by_hand() -> None:
     found = numbers(table, requests())
     assert (found.metrics["step_mean"], found.metrics["step_p50"], found.metrics["step_p95"]) == (400, 400, 580)
     assert (found.metrics["ttft_mean"], found.metrics["stall"], found.counts["miss"], found.waves) == (4, 180, 5, 1)
-    assert found.stalled == 180 / 800 and found.parts["miss_stall"] == 45
+    assert found.stalled == 180 / 800 and found.parts["miss_stall"] == 45 and found.loaded == 2.5
     assert math.isnan(numbers(table, requests(finished_ns=-1)).metrics["e2e_mean"])
 
 

@@ -16,7 +16,6 @@ from typing import Any
 import torch
 
 from moesim import inputs, runner
-from moesim.errors import InputError, Problem
 from moesim.live.engine.differences import compare
 from moesim.live.engine.fit import check as check_fit
 from moesim.live.engine.machine import Options, weights_for
@@ -42,18 +41,9 @@ def prepare(
     """
     jobs = runner.prepare(files, home=Path("results", "live"), **given)
     if role is not None:
-        jobs = [replace(job, plan=of_role(job.plan, role)) for job in jobs]
+        jobs = [replace(job, plan=job.plan.of_role(role)) for job in jobs]
     check_fit([job.plan for job in jobs], options)
     return [replace(job, plan=repeated(job.plan, repeats), save=SAVED) for job in jobs]
-
-
-def of_role(plan: Plan, role: str) -> Plan:
-    """The points of a role. Raises InputError where there is none."""
-    configs = [config for config in plan.configs if (config.validation.role if config.validation else "judge") == role]
-    if not configs:
-        text = f"{plan.name} has no setting of role {role!r}; validation.role of its settings says which they have"
-        raise InputError(Problem("--role", text))
-    return replace(plan, configs=tuple(configs))
 
 
 def repeated(plan: Plan, repeats: int) -> Plan:

@@ -26,7 +26,10 @@ def test_a_shipped_trace_says_where_it_comes_from(path):
         assert getattr(meta, name), name
     assert meta.prompts and all(source.licence and source.split == "held-out" for source in meta.prompts)
     assert not re.search(r"(^|[\s\"'])/\w+/", meta.model_dump_json()), "a path of one machine"
-    assert path.stat().st_size < 4 * 2**20
+
+
+def test_all_shipped_traces_together_are_small():
+    assert sum(path.stat().st_size for path in FILES) < 32 * 2**20
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
@@ -34,7 +37,9 @@ def test_a_shipped_trace_has_no_text(path):
     import pyarrow.parquet as pq
 
     names = set(pq.read_schema(path).names)
-    assert names == {"sequence", "position", "phase", "domain", "experts", "weights", "top_experts", "top_weights"}
+    needed = {"sequence", "position", "phase", "domain", "experts", "weights"}
+    more = {"top_experts", "top_weights", "predicted_1", "predicted_2", "predicted_3"}
+    assert needed <= names <= needed | more
 
 
 @pytest.fixture(scope="module")
@@ -68,3 +73,48 @@ def test_the_report_of_smollm2_is_that_of_its_rows(smollm2):
     assert (smollm2.experts[:, 0, 0] == truth).mean() == pytest.approx(told, abs=1e-4)
     losses = report["losses"]["mean"]
     assert losses["dense"] < losses["oracle_label"] < losses["router"] < losses["random_expert"]
+
+
+# ---- two refactorizations of one model, on the same tokens
+
+PAIR = ("smollm2-135m-domains", "smollm2-135m-fine-grained")
+
+
+@pytest.fixture(scope="module")
+def pair():
+    """name -> trace, of both and of their samples."""
+    names = [name + end for name in PAIR for end in ("", "-sample")]
+    return {name: read_routing(shipped("traces", "routing", f"{name}.parquet")) for name in names}
+
+
+def test_the_pair_is_large_enough_and_has_the_same_sequences(pair):
+    one, two = (pair[name] for name in PAIR)
+    assert one.sequences == two.sequences >= 1000 and one.tokens == two.tokens >= 300_000
+    assert one.output_tokens.sum() >= 60_000
+    assert one.meta.router == "decoupled" and two.meta.router == "layerwise"
+    assert one.meta.outputs == two.meta.outputs and one.meta.outputs.startswith("forced, text of: SmolLM2-135M")
+    for end in ("", "-sample"):
+        one, two = (pair[name + end] for name in PAIR)
+        assert np.array_equal(one.offsets, two.offsets) and np.array_equal(one.prompt_tokens, two.prompt_tokens)
+        assert one.domains == two.domains and one.meta.prompts == two.meta.prompts
+
+
+@pytest.mark.parametrize("name", PAIR)
+def test_a_sample_is_a_part_of_the_whole(pair, name):
+    whole, some = pair[name], pair[f"{name}-sample"]
+    numbers = some.meta.report["capture"]["sample"]["sequences"]
+    rows = np.concatenate([np.arange(whole.offsets[n], whole.offsets[n + 1]) for n in numbers])
+    assert np.array_equal(some.experts, whole.experts[rows]) and np.array_equal(some.weights, whole.weights[rows])
+    assert some.tokens >= 10_000 and some.meta.m >= 2 * some.meta.k
+    assert sorted(some.predicted) == ([1, 2, 3] if some.meta.router == "layerwise" else [])
+
+
+def test_the_gates_of_the_twin_choose_their_best_and_foretell_better_than_chance(pair):
+    some = pair["smollm2-135m-fine-grained-sample"]
+    meta = some.meta
+    assert np.array_equal(np.sort(some.top_experts[:, :, : meta.k]), np.sort(some.experts))
+    recalls = []
+    for distance in (1, 2, 3):
+        named, chosen = some.predicted[distance][:, :-distance, : meta.k], some.experts[:, distance:]
+        recalls.append((chosen[..., :, None] == named[..., None, :]).any(axis=-1).mean())
+    assert recalls == sorted(recalls, reverse=True) and recalls[2] > 2 * meta.k / meta.experts

@@ -13,8 +13,8 @@ from moesim.trace.routing import RoutingTrace
 class Sample:
     """experts int16 [tokens, R, k] of whole sequences, offsets int64 [sequences + 1], `count` experts a layer.
 
-    `domains`: of each sequence; `predicted`: distance -> int16 [tokens, R, p], where the trace has recorded any; `first`
-    int16 [tokens, R]: the first of a token's best experts, or, where the trace has not stored those, of the chosen ones.
+    `domains`: of each sequence; `predicted`: distance -> int16 [tokens, R, p], where the trace has recorded any; `best`
+    int16 [tokens, R]: each token's best expert, where that is stored; `first`: the same, or else the first chosen one.
     """
 
     experts: np.ndarray

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -222,6 +223,15 @@ def test_layers_tell_of_one_another() -> None:
     assert found["of_bits"] == pytest.approx(2.0, abs=0.01)
     assert ties.layer_ties(one_layer([0, 1, 2])) is None
     assert ties.layer_ties(sample([[[0], [1]]] * 15, [0, 15])) is None, "too few tokens for 16 pairs"
+
+
+def test_the_best_expert_is_asked_where_it_is_stored() -> None:
+    """Both chosen experts weigh the same and stand in any order; the best ones of the two layers are the same."""
+    trace = layerwise([[[0, 1], [2, 1]]] * 4, [0, 4], [1])
+    best = np.array([[[3, 0], [3, 0]]] * 4, np.int16)
+    found = sample_of(replace(trace, top_experts=best, top_weights=best.astype(np.float16)))
+    assert found.first.tolist() == [[3, 3]] * 3
+    assert sample_of(trace).first.tolist() == [[0, 2]] * 3
 
 
 def test_the_bias_of_counting_is_taken_off() -> None:

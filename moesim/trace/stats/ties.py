@@ -50,7 +50,7 @@ def layer_ties(sample: Sample) -> dict[str, Any] | None:
     tokens is taken off (Miller and Madow 1955). None for a decoupled router, and where there are fewer tokens than
     pairs of experts, as that bias is too large then.
     """
-    first = sample.experts[:, :, 0]
+    first = sample.first
     if first.shape[1] < 2 or len(first) < sample.count**2:
         return None
     tied, worth = [], []

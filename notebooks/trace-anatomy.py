@@ -222,10 +222,10 @@ Markdown("\n".join(f"* **{name}**: {one['findings']['breadth']}" for name, one i
 # %% [markdown]
 # ## What does it mean for a cache?
 #
-# **What to see.** Misses per output token of an untimed replay, one request after the other, against the cache's size (the
-# axis is logarithmic): LRU
-# (blue circles) and LFU (green squares), in one cache for all layers and, hollow, in one per layer; dashed with stars
-# MIN, which knows the future. Look at how far the honest ones are from MIN, and which of them is nearer.
+# **What to see.** What must be loaded per output token in an untimed replay, one request after the other, against the cache's
+# size: LRU (blue circles) and LFU (green squares), in one cache for all layers and, hollow, in one per layer; dashed
+# with stars MIN, which knows the future. The axis is logarithmic and in bytes, because experts of different models are of
+# different sizes. Look at how far the honest ones are from MIN, and how soon a larger cache pays.
 
 # %%
 sizes = {name: range(max(trace.meta.k, 1), trace.meta.experts) for name, trace in traces.items()}
@@ -233,25 +233,32 @@ curves = {
     name: moesim.cache({name: files[name]}, policies="lru,lfu,min", sizes=[f"{n}/layer" for n in sizes[name]], sequences=42)
     for name in traces
 }
-figure, axes = plt.subplots(len(curves), 1, figsize=(7.5, 3.4 * len(curves)), layout="constrained", squeeze=False)
+figure, axes = plt.subplots(len(curves), 1, figsize=(7.5, 3.4 * len(curves)), layout="constrained", squeeze=False, sharey=True)
 for ax, (name, curve) in zip(axes[:, 0], curves.items(), strict=True):
-    curve.plot(ax=ax, measure="misses")
+    curve.plot(ax=ax, measure="bytes")
+    ax.set_title(f"{name}: {traces[name].meta.router} router", fontsize=10, loc="left")
+for ax in axes[:, 0]:
     ax.set_yscale("log")
     ax.autoscale(axis="y")
-    ax.set_title(f"{name}: {traces[name].meta.router} router", fontsize=10, loc="left")
 
 # %%
+def keys(name: str) -> int:
+    """Expert keys that a token uses."""
+    return traces[name].meta.layers * traces[name].meta.k
+
+
 lines = []
 for name, curve in curves.items():
     frame = curve.frame
     middle = sorted(frame["experts_per_layer"].unique())[frame["experts_per_layer"].nunique() // 2]
-    here = frame[frame["experts_per_layer"] == middle].set_index(["policy", "scope"])["misses_per_token"]
+    here = frame[frame["experts_per_layer"] == middle].set_index(["policy", "scope"])["mb_per_token"]
     honest = here.drop("min", level="policy")
     scopes = {"layer": "per layer", "global": "for all layers"}
     least, most = (f"{policy} {scopes[scope]}" for policy, scope in (honest.idxmin(), honest.idxmax()))
     lines.append(
         f"* **{name}**, {middle:.0f} of {traces[name].meta.experts} experts a layer: {least} is the best without foresight "
-        f"with {honest.min():.2f} misses a token, {most} the worst with {honest.max():.2f}; MIN needs {here['min'].min():.2f}."
+        f"and loads {honest.min():.3g} MB a token, {most} is the worst with {honest.max():.3g}; MIN loads "
+        f"{here['min'].min():.3g}. Without a cache it would be {traces[name].meta.key_bytes * keys(name) / 1e6:.3g}."
     )
 Markdown("\n".join(lines))
 
@@ -267,17 +274,21 @@ Markdown("\n".join(lines))
 lines = []
 for number, (name, one) in enumerate(found.items(), 1):
     lags = {lag: share for lag, share in one["overlap"]["by_lag"].items() if share is not None}
-    (near, first), (far, last) = list(lags.items())[0], list(lags.items())[-1]
+    first, (far, last) = next(iter(lags.values())), list(lags.items())[-1]
     chance = one["overlap"]["popular"]
-    keeps = last > 1.5 * chance
+    if last > 1.5 * chance:
+        habit = "a request keeps its experts."
+    elif last > 1.1 * chance:
+        habit = "little of a request's habits lasts beyond what is popular anyway."
+    else:
+        habit = "habits do not last."
     breadth = one["breadth"]
     eight = dict(zip(breadth["batches"], breadth["unique"], strict=True))[8]
     half = one["reuse"]["experts_for"]["80 %"]
     lines.append(
-        f"{number}. **{name}**: a token shares {100 * first:.0f} % of its experts with the one {near} before it and "
+        f"{number}. **{name}**: a token shares {100 * first:.0f} % of its experts with the one before it and "
         f"{100 * last:.0f} % with the one {far} before, where popularity alone gives {100 * chance:.0f} %: "
-        + ("a request keeps its experts. " if keeps else "habits do not last. ")
-        + f"For one request, an LRU of {half} of {one['experts']} experts a layer hits 80 % of the uses; "
+        f"{habit} For one request, an LRU of {half} of {one['experts']} experts a layer hits 80 % of the uses; "
         f"eight requests together need {eight:.1f} of them in each step."
     )
 Markdown("\n".join(lines))

@@ -10,10 +10,11 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from moesim.analysis.compare import mean
 from moesim.errors import InputError, Problem
 
 METRICS = {
@@ -33,8 +34,6 @@ FREE = {"name", "question", "costs", "link", "validation", "objective", "allow_e
 """of a point: what a live run does not depend on"""
 REPEAT = "repeat"
 DRAWS = 10_000
-STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
-"""97.5 % quantiles for 1 to 10 degrees of freedom"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +50,19 @@ class Numbers:
     """keys that were missing or under way, a step"""
 
 
+class Pair(NamedTuple):
+    """A run as simulated and as measured. `recomposed`: steps that have other tokens or requests in one of them."""
+
+    simulated: Numbers
+    measured: Numbers
+    recomposed: int = 0
+    replication: int = 0
+    """pairs of one replication are repeats of one measurement"""
+
+
 @dataclass(slots=True)
 class Setting:
-    """One point: its labels, its role, and its runs as (simulated, measured, steps that are composed otherwise)."""
+    """One point: its labels, its role, and its runs."""
 
     labels: dict[str, str]
     role: str
@@ -61,7 +70,7 @@ class Setting:
     """shares of time stalled from which it is mixed, and transfer-bound"""
     exact: bool
     """whether hits must be equal: no decision depends on timing"""
-    pairs: list[tuple[Numbers, Numbers, int]] = field(default_factory=list)
+    pairs: list[Pair] = field(default_factory=list)
 
     @property
     def name(self) -> str:
@@ -71,12 +80,12 @@ class Setting:
     @property
     def stalled(self) -> float:
         """Share of the measured time that the stream waited for experts."""
-        return _mean([measured.stalled for _, measured, _ in self.pairs])
+        return _mean([pair.measured.stalled for pair in self.pairs])
 
     @property
     def loaded(self) -> float:
         """Keys a step that the measured runs had to load, or were loading."""
-        return _mean([measured.loaded for _, measured, _ in self.pairs])
+        return _mean([pair.measured.loaded for pair in self.pairs])
 
     @property
     def regime(self) -> str:
@@ -86,8 +95,8 @@ class Setting:
     def of(self, metric: str) -> tuple[float, float]:
         """Simulated and measured, means over the runs; NaN where the measured one is none."""
         return (
-            _mean([simulated.metrics[metric] for simulated, _, _ in self.pairs]),
-            _mean([measured.metrics[metric] for _, measured, _ in self.pairs]),
+            _mean([pair.simulated.metrics[metric] for pair in self.pairs]),
+            _mean([pair.measured.metrics[metric] for pair in self.pairs]),
         )
 
     def error(self, metric: str) -> float:
@@ -95,36 +104,49 @@ class Setting:
         return simulated / measured - 1 if measured else math.nan
 
     def interval(self, metric: str) -> float:
-        """Half of the 95 % interval of the error over runs (Student's); NaN for a single one."""
-        errors = [_error(s.metrics[metric], m.metrics[metric]) for s, m, _ in self.pairs]
-        errors = [error for error in errors if not math.isnan(error)]
-        if len(errors) < 2:
-            return math.nan
-        quantile = STUDENT[len(errors) - 2] if len(errors) - 2 < len(STUDENT) else 1.96
-        return quantile * float(np.std(errors, ddof=1)) / math.sqrt(len(errors))
+        """Half of the 95 % interval of the error (Student's): over replications, of each the mean of its repeats, or
+        over the repeats of the only one; NaN for a single run.
+        """
+        errors = [
+            [_error(pair.simulated.metrics[metric], pair.measured.metrics[metric]) for pair in repeats]
+            for repeats in self._repeats
+        ]
+        found = [_mean(of_one) for of_one in errors] if len(errors) > 1 else [e for of_one in errors for e in of_one]
+        return mean([error for error in found if not math.isnan(error)]).half
 
     def spread(self, metric: str) -> float:
-        """How far repeats of the measured run are apart: largest over least, less one; NaN for a single one."""
-        found = [m.metrics[metric] for _, m, _ in self.pairs]
-        return max(found) / min(found) - 1 if len(found) > 1 and min(found) > 0 else math.nan
+        """How far repeats of a measured run are apart: largest over least, less one, of the replication where that is
+        most; NaN where nothing was repeated.
+        """
+        found = [[pair.measured.metrics[metric] for pair in repeats] for repeats in self._repeats]
+        return max((max(of_one) / min(of_one) - 1 for of_one in found if len(of_one) > 1 and min(of_one) > 0),
+                   default=math.nan)  # fmt: skip
+
+    @property
+    def _repeats(self) -> list[list[Pair]]:
+        """Pairs by replication."""
+        found: dict[int, list[Pair]] = {}
+        for pair in self.pairs:
+            found.setdefault(pair.replication, []).append(pair)
+        return list(found.values())
 
     @property
     def counts(self) -> tuple[dict[str, int], dict[str, int]]:
         """Simulated and measured, sums over the runs."""
         return (
-            {name: sum(simulated.counts[name] for simulated, _, _ in self.pairs) for name in COUNTS},
-            {name: sum(measured.counts[name] for _, measured, _ in self.pairs) for name in COUNTS},
+            {name: sum(pair.simulated.counts[name] for pair in self.pairs) for name in COUNTS},
+            {name: sum(pair.measured.counts[name] for pair in self.pairs) for name in COUNTS},
         )
 
     @property
     def differing(self) -> int:
         """Runs whose counts are not equal."""
-        return sum(simulated.counts != measured.counts for simulated, measured, _ in self.pairs)
+        return sum(pair.simulated.counts != pair.measured.counts for pair in self.pairs)
 
     @property
     def recomposed(self) -> int:
         """Steps, over all runs, that do not have the same tokens and requests in both."""
-        return sum(steps for _, _, steps in self.pairs)
+        return sum(pair.recomposed for pair in self.pairs)
 
 
 def _mean(values: Sequence[float]) -> float:
@@ -156,7 +178,8 @@ def compare(simulated: Any, measured: Any) -> list[Setting]:
             own = point * config.replications + replication
             if replication < config.replications:
                 ours, theirs = tables[0](own), tables[1](at)
-                setting.pairs.append((numbers(*ours), numbers(*theirs), recomposed(ours[0], theirs[0])))
+                steps = recomposed(ours[0], theirs[0])
+                setting.pairs.append(Pair(numbers(*ours), numbers(*theirs), steps, replication))
         found.append(setting)
     if problems:
         raise InputError(problems)
@@ -305,9 +328,13 @@ def by_regime(settings: Sequence[Setting], role: str = "judge") -> dict[str, lis
 
 
 def failures(settings: Sequence[Setting], metrics: Sequence[str], limit: float) -> list[str]:
-    """What is beyond the limit, or not equal though it must be; a sentence each."""
+    """What is beyond the limit, not judged at all, or not equal though it must be; a sentence each."""
     found = []
-    for regime, of_regime in by_regime(settings).items():
+    judging = by_regime(settings)
+    for metric in metrics:
+        if not any(summarize(of_regime, metric) for of_regime in judging.values()):
+            found.append(f"{METRICS[metric]}: no setting judges it, so that nothing is shown")
+    for regime, of_regime in judging.items():
         for metric in metrics:
             summary = summarize(of_regime, metric)
             if summary is not None and summary.median > limit:
@@ -351,8 +378,8 @@ def row(setting: Setting) -> dict[str, Any]:
     for name in COUNTS:
         found |= {f"{name}_simulated": ours[name], f"{name}_measured": theirs[name]}
     for part in PARTS:
-        found[f"{part}_ns_simulated"] = _number(_mean([simulated.parts[part] for simulated, _, _ in setting.pairs]))
-        found[f"{part}_ns_measured"] = _number(_mean([measured.parts[part] for _, measured, _ in setting.pairs]))
+        found[f"{part}_ns_simulated"] = _number(_mean([pair.simulated.parts[part] for pair in setting.pairs]))
+        found[f"{part}_ns_measured"] = _number(_mean([pair.measured.parts[part] for pair in setting.pairs]))
     return found | {"exact": setting.exact, "runs_differing": setting.differing, "steps_differing": setting.recomposed}
 
 

@@ -17,6 +17,7 @@ from moesim.analysis.validate import (
     METRICS,
     PARTS,
     Numbers,
+    Pair,
     Setting,
     by_regime,
     compare,
@@ -41,7 +42,7 @@ def run(ns: float = 100, *, stalled: float = 0.0, miss: int = 5, waves: int = 0)
 
 
 def setting(pairs: list[tuple[float, float]], *, stalled: float = 0.0, role: str = "judge", name: str = "a") -> Setting:
-    made = [(run(ours), run(theirs, stalled=stalled), 0) for ours, theirs in pairs]
+    made = [Pair(run(ours), run(theirs, stalled=stalled)) for ours, theirs in pairs]
     return Setting({"case": name, "slots": "3"}, role, (0.02, 0.5), True, made)
 
 
@@ -53,6 +54,25 @@ def test_an_error_is_of_means_and_its_interval_of_runs() -> None:
     assert one.spread("step_mean") == 0
     assert setting([(90, 100), (90, 108)]).spread("step_mean") == pytest.approx(0.08)
     assert math.isnan(setting([(1, 1)]).interval("step_mean")) and math.isnan(setting([(1, 1)]).spread("step_mean"))
+
+
+def test_repeats_of_one_replication_are_no_evidence_of_their_own() -> None:
+    one = setting([])
+    # Two replications that are measured three times each: errors 0.1 and -0.1, and the repeats say nothing more.
+    one.pairs = [Pair(run(ours), run(100), 0, r) for r, ours in enumerate((110, 90)) for _ in range(3)]
+    assert one.interval("step_mean") == pytest.approx(12.7062 * math.sqrt(0.02) / math.sqrt(2), rel=1e-4)
+    assert one.spread("step_mean") == 0
+    # Replications of which each is measured once are not apart because of the machine.
+    one.pairs = [Pair(run(100), run(ns), 0, r) for r, ns in enumerate((100, 150))]
+    assert math.isnan(one.spread("step_mean"))
+    one.pairs += [Pair(run(100), run(ns), 0, r) for r, ns in enumerate((110, 153))]
+    assert one.spread("step_mean") == pytest.approx(0.1)
+
+
+def test_the_interval_of_many_runs_is_students() -> None:
+    one = setting([(100 + 10 * (at % 2), 100) for at in range(12)])
+    # Errors 0 and 0.1: deviation .05 * sqrt(12 / 11); the 97.5 % quantile for 11 degrees is 2.201.
+    assert one.interval("step_mean") == pytest.approx(2.201 * 0.05 / math.sqrt(11), rel=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -77,15 +97,21 @@ def test_a_regime_is_judged_by_its_median_and_calibration_does_not_count() -> No
     assert said == "resident: step time, mean is off by 4.0% (median), more than 3.0%"
 
 
+def test_what_nobody_judges_does_not_pass() -> None:
+    said = "step time, mean: no setting judges it, so that nothing is shown"
+    assert failures([setting([(100, 100)], role="calibrate")], ["step_mean"], 0.1) == [said]
+    assert failures([setting([(100, 0)])], ["step_mean"], 0.1) == [said]  # no error without a measured time
+
+
 def test_hits_that_must_be_equal_and_are_not() -> None:
     one = setting([(1, 1), (1, 1)], name="lru")
-    one.pairs[1] = run(1), run(1, miss=7), 0
+    one.pairs[1] = Pair(run(1), run(1, miss=7))
     (said,) = failures([one], [], 0.1)
     assert said == "lru, slots 3: hits must be equal here, and 1 runs differ: miss 10 simulated, 12 measured"
     one.exact = False  # where timing can reorder decisions they are counted
     assert failures([one], [], 0.1) == []
     assert "1 of 2 differ" in render([one], [], 0.1, [])
-    one.exact, one.pairs[1] = True, (run(1), run(1), 3)
+    one.exact, one.pairs[1] = True, Pair(run(1), run(1), 3)
     assert failures([one], [], 0.1) == ["lru, slots 3: 3 steps are composed otherwise, on one schedule"]
 
 

@@ -10,7 +10,7 @@ from moesim.analysis import compare, drawing, palette
 from moesim.analysis.configurations import BUDGET, TIME, Configuration, best, deployable, size_text, text
 from moesim.analysis.figures import SCOPES, farthest
 from moesim.analysis.gap import paired
-from moesim.analysis.layout import DOT
+from moesim.analysis.layout import DOT, wrapped
 from moesim.analysis.naming import Set, distinctions, in_words, set_of
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ OWN = ("memory.slots", "memory.bytes", "memory.share")
 GIGABYTES = {"memory.gpu": BUDGET, "memory.bytes": "bytes", "memory.kv.bytes": "kv_bytes"}
 """axes whose values may have a unit, and columns of their bytes"""
 ROW = 3  # panels
+WIDE = 44  # letters above a panel
 LOGARITHMIC = 10  # the largest of an axis is at least so many times its smallest
 FEWEST = 3  # sizes of an axis, for an optimum to lie between two others
 BELOW = "ringed: each policy's best; filled: not shown to be slower than that (paired 95 % interval of the difference)"
@@ -79,7 +80,7 @@ def _draw(shown: Mapping[str, Sequence[Configuration]], axis: str) -> Figure:
     wide = max(_spread([_place(c, axis) for c in here]) for here in shown.values()) >= LOGARITHMIC
     for panel, (title, here) in zip(panels.flat, shown.items(), strict=False):
         _draw_panel(panel, farthest(here), everyone, axis)
-        panel.set_title(title, fontsize=9)
+        panel.set_title("\n".join(wrapped(title.split(DOT), WIDE, indent="")), fontsize=9)
         if wide:
             ticks = _ticks([_place(c, axis) for c in here])
             panel.set_xscale("log")

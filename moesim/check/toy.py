@@ -39,10 +39,16 @@ class ToyCosts:
     digest: str = "toy"
     formed: int | None = None
     """forming a step; as `decision` if it is not given"""
+    planned: int | None = None
+    """handing over a key to prefetch; as `copy_submit` if it is not given"""
 
     @property
     def forming(self) -> int:
         return self.decision if self.formed is None else self.formed
+
+    @property
+    def planning(self) -> int:
+        return self.copy_submit if self.planned is None else self.planned
 
     @property
     def has_cpu(self) -> bool:

@@ -25,8 +25,9 @@ class CostTable:
     """Times of one device for one model shape, integer nanoseconds, interpolated between the table's points.
 
     Every method gives 0 for 0 tokens, and raises CostRangeError outside the table's range unless extrapolation was
-    allowed. `launch`, `sync`, `copy_submit`, `decision` and `forming` are host times: one kernel launch, one
-    device-to-host round trip, submitting one copy, one policy decision, forming a step.
+    allowed. `launch`, `sync`, `copy_submit`, `decision`, `forming` and `planning` are host times: one kernel launch,
+    one device-to-host round trip, submitting one copy, one policy decision, forming a step, handing over a key to
+    prefetch.
     """
 
     def __init__(self, file: CostFile, digest: str = "", *, allow_extrapolation: bool = False) -> None:
@@ -36,6 +37,7 @@ class CostTable:
         self.launch, self.sync = host.launch, host.sync
         self.copy_submit, self.decision = host.copy_submit, host.decision
         self.forming = host.decision if host.forming is None else host.forming
+        self.planning = host.copy_submit if host.planning is None else host.planning
         self._grids = {
             name: Grid(file.name, name, component.axes, component.flat(), extrapolate=allow_extrapolation)
             for name, component in file.components.items()

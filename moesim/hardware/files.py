@@ -75,7 +75,8 @@ class Provenance(Record):
 class HostCosts(Record):
     """Host time in ns: one kernel launch, one device-to-host round trip, submitting one copy, one policy decision.
 
-    `forming` is that of forming a step; as `decision` where a table does not have it.
+    `forming` is that of forming a step, `planning` that of handing over one key of a prefetcher's plan; as `decision`
+    and as `copy_submit` where a table does not have them.
     """
 
     launch: Nanoseconds
@@ -83,6 +84,7 @@ class HostCosts(Record):
     copy_submit: Nanoseconds
     decision: Nanoseconds
     forming: Nanoseconds | None = None
+    planning: Nanoseconds | None = None
 
 
 class LeftOut(Record):

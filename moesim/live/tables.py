@@ -23,8 +23,8 @@ OTHER = {"looped": "grouped", "grouped": "looped"}
 SPREAD = ("ns", "p10", "p90", "repeats")
 UNTOLD: dict[str, Any] = {"key_map": (), "key_sizes": ()}
 """of a shape, what a table does not hold"""
-HOST, FORMING = ("launch", "sync", "copy_submit", "decision"), "forming"
-"""host times that every table has, and the one that only live runs tell from a decision"""
+HOST, TOLD = ("launch", "sync", "copy_submit", "decision"), ("forming", "planning")
+"""host times that every table has, and those that only live runs tell from a decision and from a demand"""
 PEAKS = {
     "bytes_per_second": ("bytes/s", "measured: reading 256 MiB once"),
     "flops_per_second": ("FLOP/s", "measured: a large square product"),
@@ -79,7 +79,7 @@ def cost_document(settings: Settings, found: dict[str, Any], room: Room) -> dict
     method = METHOD.format(clock=CLOCKS[settings.device.type], dtype=dtype, flush=room.flush, experts=way)
     if settings.host_from is not None:
         method += f" {FITTED.format(folder=settings.host_from.name)}"
-    host = {name: found["host"][name] for name in (*HOST, *({FORMING} & found["host"].keys()))}
+    host = {name: found["host"][name] for name in (*HOST, *(told for told in TOLD if told in found["host"]))}
     return {
         "format": "moesim-costs",
         **provenance(settings, settings.label),
@@ -171,7 +171,7 @@ def known_sections(settings: Settings, path: Path) -> dict[str, Any]:
     other = next((way for way in OTHER if f"experts_{way}" in variants), "grouped")
     found["experts"] = {OTHER[other]: parts["experts"], other: variants[f"experts_{other}"]}
     found["peaks"] = {row["name"].removeprefix("peak "): row["value"] for row in document["constants"]}
-    host = (*HOST, *([FORMING] if f"host_{FORMING}" in variants else []))
+    host = (*HOST, *(told for told in TOLD if f"host_{told}" in variants))
     found["host"] = {name: [variants[f"host_{name}"][key] for key in SPREAD] for name in host}
     return found | {"command": document["command"]}
 

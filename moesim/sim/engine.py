@@ -49,6 +49,8 @@ class ExpertCost(Protocol):
     def decision(self) -> int: ...
     @property
     def forming(self) -> int: ...
+    @property
+    def planning(self) -> int: ...
 
     def experts(self, tokens: int, active: int, largest: int) -> int: ...
 
@@ -531,7 +533,7 @@ class Engine:
         self.link.submit(at)
         state, unrun = self.cache.state, self.cache.unrun
         keys = [key for key in dict.fromkeys(wanted) if state[key] == ABSENT and key not in unrun]
-        self.host = self.link.plan(keys, self.keys.sizes, at, self.costs.copy_submit)
+        self.host = self.link.plan(keys, self.keys.sizes, at, self.costs.planning)
 
 
 def _tokens_of(keys: tuple[int, ...], work: LayerWork) -> dict[int, int]:

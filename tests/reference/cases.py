@@ -61,7 +61,7 @@ def table(costs: Costs) -> CostTable:
             chosen = chosen[0], sum(chosen)
         return getattr(costs, name)(*chosen)
 
-    host = {name: getattr(costs, name) for name in ("launch", "sync", "copy_submit", "decision", "forming")}
+    host = {name: getattr(costs, name) for name in ("launch", "sync", "copy_submit", "decision", "forming", "planning")}
     components = [name for name in ARGUMENTS if name != "cpu_expert" or costs.has_cpu]
     axes = {name: {argument: [1, 2] for argument in arguments} for name, arguments in ARGUMENTS.items()}
     file = {
@@ -266,7 +266,7 @@ def kv(rng: Random, tokens: int, token_bytes: int) -> dict[str, Any]:
 
 
 def costs(rng: Random) -> Costs:
-    """Forming a step takes something else than a decision where that takes 5."""
+    """Forming a step takes something else than a decision of 5, planning a key than a submission of 2."""
     made = Costs(
         launch=rng.choice([0, 3, 30]),
         sync=rng.choice([0, 7, 60]),
@@ -279,7 +279,8 @@ def costs(rng: Random) -> Costs:
         sample=rng.choice([0, 13]),
         rest=rng.choice([0, 4]),
     )
-    return replace(made, formed=11) if made.decision == 5 else made
+    made = replace(made, formed=11) if made.decision == 5 else made
+    return replace(made, planned=9) if made.copy_submit == 2 else made
 
 
 def routes(rng: Random, experts: int, rows: int, k: int, prompt: int, output: int) -> tuple[Any, ...]:

@@ -242,7 +242,7 @@ class Machine:
             if not (self.memory.there(key) or self.link.coming(key) or (key in event.keys and key not in event.has_run))
         ]
         for key in self.link.plan(wanted):
-            yield from self._spend(self.costs.copy_submit)
+            yield from self._spend(self.costs.planning)
             self.link.submit(key)
 
     # A step

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import shlex
@@ -127,6 +128,7 @@ class LivePool:
         weights = self._weights_of(loaded)
         result = run_live(config, loaded, run.replication, weights, self.options, check=self.check, progress=progress)
         tally.done_steps = before[1] + config.steps
+        gc.collect()  # threads and policies refer to each other, and with them caches and slots would stay
         return labelled(result, labels(self.options, self.device))
 
     def _weights_of(self, loaded: Inputs) -> Weights:

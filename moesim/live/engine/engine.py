@@ -51,6 +51,7 @@ class Free:
     copy_submit: int = 0
     decision: int = 0
     forming: int = 0
+    planning: int = 0
 
     def experts(self, tokens: int, active: int, largest: int) -> int:
         return 0

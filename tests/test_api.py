@@ -168,6 +168,13 @@ def test_against_names_a_policy_its_label_or_both_and_keeps_to_the_scope(results
     assert set(one["against"]) == {"lru, layer"} and len(one) == 10
 
 
+def test_what_has_no_counterpart_is_counted_once_whatever_is_measured(tmp_path: Path) -> None:
+    cases = {"one": {"cache": ["lru", "fifo"]}, "other": {"cache": ["random", "fifo"]}}
+    done = moesim.run(tiny(cases=cases), out=tmp_path, figures=False)
+    found = moesim.compare(done, against="lru", metric=["time", "misses"])
+    assert (len(found), found.unmatched) == (2, 2)
+
+
 def test_values_of_a_label_are_compared_with_all_else_equal(results: moesim.Results) -> None:
     found = moesim.compare(results, on="experts_per_layer", metric=["time", "misses"])
     assert len(found) == 2 * 6 and set(found.frame["against"]) == {"2 experts a layer"}

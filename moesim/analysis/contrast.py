@@ -228,16 +228,16 @@ def _policies(result: Any, metrics: Sequence[str], against: str | None) -> Compa
     by_metric = [measures(name, result.configurations) for name in metrics]
     if against is not None:
         _known_policy(against, result.configurations)
-    pairs, unmatched = [], 0
+    pairs, unmatched = [], set()
     for found in by_metric:
         for c in shown:
             group, what = groups[c.group], found[c.group]
             base = _base(c, group, what, against)
             if base is None:
-                unmatched += 1
+                unmatched.add(c)
             elif base is not c:
                 pairs.append(Pair(c, base, what, told[c], _who(base)))
-    return Comparison(pairs, unmatched)
+    return Comparison(pairs, len(unmatched))
 
 
 def _base(c: Configuration, group: Sequence[Configuration], what: Measure, against: str | None) -> Configuration | None:

@@ -17,7 +17,6 @@ from moesim.analysis.configurations import (
     Configuration,
     grouped,
     identity,
-    sizes_of,
     text,
 )
 from moesim.analysis.units import Measure, in_unit, measure, shown_as
@@ -206,10 +205,4 @@ def plain(value: Any) -> str:
         return f"{float(value):g}" if not isinstance(value, bool) else str(value)
     except (TypeError, ValueError):
         return str(value)
-
-
-def size_axis(configurations: Sequence[Configuration]) -> tuple[dict[Configuration, float], str]:
-    """The cache's size of each, and what an axis of it is called."""
-    sizes, unit = sizes_of(configurations)
-    return sizes, f"cache size ({unit})"
 

@@ -20,7 +20,7 @@ DRAWN = ("step_mean", "step_p95", "tpot_mean", "e2e_mean")
 LEGEND = (
     "error: simulated / measured - 1, of means over runs",
     "±: half of the error's 95 % interval (Student's) over replications, or over the repeats of the only one",
-    "repeats: largest over least measured mean step time of one replication, less 1: what the machine differs from itself",
+    "repeats: largest over least measured mean step time of a replication, less 1: how far the machine is from itself",
     "stalled: share of the measured time of steps in which the stream waited for experts; it decides the regime",
     "hits: equal, or runs in which hits, misses or evictions differ of all; must: no decision depends on timing",
     "c: used for calibration, and not judged",

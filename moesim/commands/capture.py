@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from moesim.commands.terminal import JSON, Gather, bad_input, dump
+from moesim.commands.terminal import JSON, Gather, bad_input, cpus, dump, stopping
 from moesim.commands.torch_extra import needs_torch
 
 if TYPE_CHECKING:
@@ -85,9 +82,9 @@ def capture(
         "dtype": dtype,
         "text_only": text_only,
     }
-    with bad_input(), stopping():
+    with bad_input(), stopping("parts"):
         needs_torch("capture")
-        count = threads or _cpus()
+        count = threads or cpus()
         wanted = Wanted(
             model, prompts, out, work, continuations, limit, values, device, count, created, dense, trust
         )
@@ -96,16 +93,6 @@ def capture(
         print(dump(found))
     else:
         print(_told(found))
-
-
-@contextmanager
-def stopping() -> Iterator[None]:
-    """Ctrl-C ends the command with a line."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        print("moesim: stopped; the same command goes on from the parts that are done", file=sys.stderr)
-        raise typer.Exit(130) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,10 +198,6 @@ def _check_top(job: Capture) -> None:
     if top is not None and job.top and not least <= top <= job.experts:
         text = f"is {top}; of {job.experts} experts with k = {job.k} it must be in {least}..{job.experts}"
         raise InputError(Problem("--top", text))
-
-
-def _cpus() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def command_of(argv: list[str]) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from moesim.commands.terminal import JSON, Gather, bad_input, dump
+from moesim.commands.terminal import JSON, Gather, bad_input, cpus, dump, stopping
 
 if TYPE_CHECKING:
     import torch
@@ -64,7 +64,7 @@ def profile(
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
 ) -> None:
     """Measure cost and link tables of shapes on this device; an interrupted profile goes on where it was."""
-    with bad_input():
+    with bad_input(), stopping("sections"):
         from moesim.commands.torch_extra import needs_torch
 
         needs_torch("profile")
@@ -127,14 +127,10 @@ def _measure(settings: list[Settings], out: Path, quiet: bool) -> list[dict[str,
     from moesim.live.tables import profile as measure
 
     found = []
-    try:
-        for one in settings:
-            files = measure(one, out, quiet=quiet)
-            figure = _figure(files, out / "figures", one.label) if "costs" in files else []
-            found.append({"shape": one.shape.name, **{k: str(path) for k, path in files.items()}, "figure": figure})
-    except KeyboardInterrupt:
-        print("moesim: stopped; the same command goes on from the sections that are done", file=sys.stderr)
-        raise typer.Exit(130) from None
+    for one in settings:
+        files = measure(one, out, quiet=quiet)
+        figure = _figure(files, out / "figures", one.label) if "costs" in files else []
+        found.append({"shape": one.shape.name, **{k: str(path) for k, path in files.items()}, "figure": figure})
     return found
 
 
@@ -182,10 +178,7 @@ def _way(experts: str, kind: str) -> str:
 
 def _threads() -> int:
     """All processors but one, which copies."""
-    import os
-
-    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, count - 1)
+    return max(1, cpus() - 1)
 
 
 def _bytes(option: str, text: str) -> int:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from moesim.commands.terminal import Gather, bad_input
+from moesim.commands.terminal import Gather, bad_input, stopping
 
 
 class SchemeName(StrEnum):
@@ -49,7 +48,7 @@ def refactorize(
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
 ) -> None:
     """Make experts of a dense LLM and learn to choose them; report what that loses. No weights are copied."""
-    with bad_input():
+    with bad_input(), stopping("stages"):
         from moesim.commands.torch_extra import needs_torch
 
         needs_torch("refactorize")
@@ -76,11 +75,7 @@ def refactorize(
         )
         found(lambda: check(request))
         found.check()
-        try:
-            record = refactorize(request)
-        except KeyboardInterrupt:
-            print("moesim: stopped; the same command goes on from the stages that are done", file=sys.stderr)
-            raise typer.Exit(130) from None
+        record = refactorize(request)
     mean = record.report["loss"]["mean"]
     print(
         f"{folder}: loss {mean['dense']:.3f} dense, {mean['routed']:.3f} routed, {mean['random_expert']:.3f} with "

@@ -39,14 +39,14 @@ def message(error: InputError) -> str:
 
 
 @contextmanager
-def stopping(resumes: bool = True) -> Iterator[None]:
-    """Ctrl-C and broken workers end the command with a line, not with a traceback."""
+def stopping(done: str = "runs", *, resumes: bool = True) -> Iterator[None]:
+    """Ctrl-C and broken workers end the command with a line, not with a traceback. `done`: what is kept of it."""
     from concurrent.futures.process import BrokenProcessPool
 
     try:
         yield
     except KeyboardInterrupt:
-        after = "the same command goes on from the runs that are done" if resumes else "nothing was written"
+        after = f"the same command goes on from the {done} that are done" if resumes else "nothing was written"
         print(f"moesim: stopped; {after}", file=sys.stderr)
         raise typer.Exit(130) from None
     except BrokenProcessPool:

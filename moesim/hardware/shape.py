@@ -89,11 +89,6 @@ class ModelShape(BaseModel):
         return len({key for row in self.key_map for key in row}) or self.layers * self.experts
 
     @property
-    def expert_total_bytes(self) -> int:
-        """Bytes of all expert keys."""
-        return sum(self.key_sizes) or self.keys * self.key_bytes
-
-    @property
     def attention_weights(self) -> int:
         """Weights of one layer's attention: query, key, value and output projections."""
         projected = 2 * self.heads * self.head_dim + 2 * self.kv_heads * self.head_dim

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -17,15 +16,6 @@ from torch.nn import functional as F
 
 from moesim.live.experts import ExpertSet
 from moesim.live.router import PreGatingRouter
-
-
-class Meter(Protocol):
-    """Makes targets of the activations of a pass: give `watch` to `watch_channels`, then read."""
-
-    def watch(self, layer: int, activations: Tensor) -> None: ...
-
-    def read(self) -> Tensor:
-        """float32 [batch, tokens, experts], the mean over layers; starts anew."""
 
 
 class OverlapMeter:

@@ -24,8 +24,6 @@ BOTH = 16 * 2**20
 """bytes of each copy while the other direction, or the device, is busy"""
 BURST = 8
 """copies of the smallest sizes that follow one another"""
-Ends = Callable[[int, int], list[int]]
-"""bytes and copies in a row -> ns of each of them"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -150,13 +150,14 @@ def described(options: Options) -> str:
 
 
 def labels(options: Options, device: str) -> dict[str, str]:
-    """What is measured, on what, when, and by which command."""
+    """What is measured, on what, when, and by which command: paths of this machine without their folders."""
     date, throttle = datetime.now(UTC).date().isoformat(), options.throttle
     link = f"MEASURED (real copies, {device}, {date})"
     if throttle is not None:
         speed = f"{throttle.bytes_per_second / 1e9:g} GB/s and {throttle.fixed_ns / 1e3:g} us a copy"
         link = f"ESTIMATED (real copies, each held back to a stated {speed}; {device}, {date})"
-    command = shlex.join(["moesim", *sys.argv[1:]])
+    words = (Path(word).name if Path(word).is_absolute() else word for word in sys.argv[1:])
+    command = shlex.join(["moesim", *words])
     return {
         "costs": f"MEASURED (live run, {device}, {date})",
         "link": link,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import heapq
 import threading
-from collections import deque
 from contextlib import nullcontext
 
 import numpy as np
@@ -27,12 +27,18 @@ class Errand:
 
 
 class SideRouter:
-    """Routes errands in their order, each not before its time. Without a `router` they are done at that time."""
+    """Routes errands one after another, in the order of their times and none before its own.
+
+    Errands may be sent ahead: one whose time has come does not wait behind those that are for later. Without a `router`
+    they are done at their time.
+    """
 
     def __init__(self, shared: Shared, router: Router | None, device: torch.device) -> None:
         self.shared, self.router, self.device = shared, router, device
         self.failure: BaseException | None = None
-        self._waiting: deque[Errand] = deque()
+        self._waiting: list[tuple[int, int, Errand]] = []
+        """a heap by time, and among equal ones as they were sent"""
+        self._sent = 0
         self._news = threading.Condition()
         self._closed = False
         self.at_rest = threading.Lock()
@@ -44,7 +50,8 @@ class SideRouter:
 
     def send(self, errand: Errand) -> None:
         with self._news:
-            self._waiting.append(errand)
+            heapq.heappush(self._waiting, (errand.not_before, self._sent, errand))
+            self._sent += 1
             self._news.notify()
 
     def check(self) -> None:
@@ -61,9 +68,9 @@ class SideRouter:
     def _next(self) -> Errand | None:
         with self._news:
             while not self._closed:
-                early = self._waiting[0].not_before - self.shared.now() if self._waiting else None
+                early = self._waiting[0][0] - self.shared.now() if self._waiting else None
                 if early is not None and early <= 0:
-                    return self._waiting.popleft()
+                    return heapq.heappop(self._waiting)[2]
                 self._news.wait(None if early is None else early / 1e9)
         return None
 

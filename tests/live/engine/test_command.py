@@ -17,6 +17,7 @@ from moesim.cli import app  # noqa: E402
 from moesim.hardware import roofline  # noqa: E402
 from moesim.hardware.shape import load_shape  # noqa: E402
 from moesim.live.engine import campaign, differences  # noqa: E402
+from moesim.live.engine.machine import Options  # noqa: E402
 from moesim.sim.engine import PARTS  # noqa: E402
 from tests.live.engine.small import shape  # noqa: E402
 
@@ -50,6 +51,11 @@ def experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def live(*arguments: Any) -> Result:
     return RUNNER.invoke(app, ["live", *map(str, arguments)])
+
+
+def test_the_command_that_is_recorded_has_no_folders_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["/a/bin/moesim", "live", "/home/me/a b.yaml", "--out", "/home/me/out", "--quiet"])
+    assert campaign.labels(Options(), "CPU")["live"].endswith("moesim live 'a b.yaml' --out out --quiet)")
 
 
 def test_a_folder_of_measured_results(experiment: Path) -> None:

@@ -39,10 +39,10 @@ LOOKS = {regime: {"color": COLOURS[i], "marker": MARKERS[i]} for i, regime in en
 # %% [markdown]
 # ## What was run, and what is simulated now
 #
-# Each folder of measured runs under `traces/` is of an experiment in `experiments/`, which is simulated here. What stalls for
-# less than 2 % of its measured time is *resident*, from half of the time on *transfer-bound*, between them *mixed*: in the
-# first only kernels can be wrong, in the last mostly the link. Settings that were used for calibration are marked and never
-# judge.
+# Each folder of measured runs under `traces/` is of an experiment in `experiments/`, which is simulated here. By the share of
+# its measured time that a setting stalls for experts it is *resident*, *mixed* or *transfer-bound* (the shares are in the
+# table): in the first only kernels and the host can be wrong, in the last mostly the link. Settings that were used for
+# calibration are marked, and never judge.
 
 # %%
 found = []
@@ -53,6 +53,18 @@ for summary in sorted(shipped("traces").rglob("summary.csv")):
         simulated = moesim.run(experiment, out=f"results/{measured.name}", save=["steps"], figures=False)
         found.append((simulated, measured, compare(simulated, measured)))
 settings = [setting for _, _, of_one in found for setting in of_one]
+
+
+def called(setting) -> str:
+    """A setting's name, without the sections of the experiment file in front of its keys."""
+    return re.sub(r"\b\w+\.(\w+)", r"\1", setting.name)
+
+
+def legend(ax, handles: dict) -> None:
+    """Beside the axes: regimes in their order, then the other things."""
+    order = sorted(handles, key=lambda name: (name not in REGIMES, REGIMES.index(name) if name in REGIMES else 0))
+    look = {"fontsize": 8, "frameon": False, "loc": "upper left", "bbox_to_anchor": (1.01, 1)}
+    ax.legend([handles[name] for name in order], order, **look)
 
 
 def without_date(label: str) -> str:
@@ -67,6 +79,7 @@ pd.DataFrame(
             "settings": len(of_one),
             "of these for calibration": sum(setting.role == "calibrate" for setting in of_one),
             "measured runs": len(measured.summary),
+            "stalls: mixed, transfer-bound from": " %, ".join(f"{100 * share:.0f}" for share in of_one[0].limits) + " %",
             "measured on": without_date(measured.summary["label_live"].iloc[0]),
             "measured link": without_date(measured.summary["label_link"].iloc[0]),
             "simulated with costs": without_date(simulated.summary["label_costs"].iloc[0]),
@@ -111,7 +124,7 @@ figure, axes = plt.subplots(1, len(metrics), figsize=(3.4 * len(metrics) + 2, 3.
 for ax, metric in zip(axes, metrics, strict=True):
     scatter(ax, metric)
 handles = dict(zip(*reversed(axes[0].get_legend_handles_labels()), strict=True))
-axes[-1].legend(handles.values(), handles.keys(), fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1.01, 1));
+legend(axes[-1], handles)
 
 # %% [markdown]
 # ## How large are the errors, and how large is the machine's own spread?
@@ -122,20 +135,21 @@ axes[-1].legend(handles.values(), handles.keys(), fontsize=8, frameon=False, loc
 
 # %%
 ordered = sorted(settings, key=lambda setting: (REGIMES.index(setting.regime), setting.stalled))
-figure, ax = plt.subplots(figsize=(7.5, 0.24 * len(ordered) + 1.2), layout="constrained")
+figure, ax = plt.subplots(figsize=(9.5, 0.24 * len(ordered) + 0.8), layout="constrained")
 for place, setting in enumerate(ordered):
     values = setting.error("step_mean"), setting.interval("step_mean"), setting.spread("step_mean")
     error, half, spread = (100 * value for value in values)
     if not np.isnan(spread):
         ax.barh(place, spread, left=-spread / 2, color="#DDDDDD", height=0.8, label="spread of repeats" if place == 0 else None)
     look = LOOKS[setting.regime] | ({"markerfacecolor": "white"} if setting.role == "calibrate" else {})
-    ax.errorbar(error, place, xerr=None if np.isnan(half) else half, linestyle="", elinewidth=0.9, **look)
+    label = setting.regime + (", calibration" if setting.role == "calibrate" else "")
+    ax.errorbar(error, place, xerr=None if np.isnan(half) else half, linestyle="", elinewidth=0.9, label=label, **look)
 ax.axvline(0, color="#444444", linewidth=0.8)
-ax.set_yticks(range(len(ordered)), [setting.name for setting in ordered], fontsize=8)
-ax.invert_yaxis()
+ax.set_yticks(range(len(ordered)), [called(setting) for setting in ordered], fontsize=8)
+ax.set_ylim(len(ordered) - 0.4, -0.6)
 ax.set_xlabel("error of the mean step time, simulated / measured - 1 (%)")
 ax.grid(axis="x", color="#E5E5E5")
-ax.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1.01, 1));
+legend(ax, dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True)))
 
 # %%
 regimes = by_regime(settings)
@@ -198,7 +212,7 @@ for ax, (regime, (simulated, measured, setting)) in zip(axes[:, 0], middle.items
     ax.plot(ours, color=LOOKS[regime]["color"], linewidth=1.4, label="simulated")
     ax.set_ylim(bottom=0)
     ax.set_ylabel("step (ms)")
-    ax.set_title(f"{regime}: {setting.name}", fontsize=10, loc="left")
+    ax.set_title(f"{regime}: {called(setting)}", fontsize=10, loc="left")
     ax.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1.01, 1))
     typical = np.median(repeats, axis=0)
     follow[regime] = (np.corrcoef(ours, typical)[0, 1], 100 * np.median(abs(ours / typical - 1)))
@@ -234,7 +248,7 @@ for ax, (regime, (_, _, setting)) in zip(axes[:, 0], middle.items(), strict=True
             left += width
     ax.set_yticks([0, 1], ["measured", "simulated"])
     ax.invert_yaxis()
-    ax.set_title(f"{regime}: {setting.name}", fontsize=10, loc="left")
+    ax.set_title(f"{regime}: {called(setting)}", fontsize=10, loc="left")
     total = values["step_mean_measured"] / 1e6
     gaps = {part: (values[f"{part}_ns_simulated"] - values[f"{part}_ns_measured"]) / 1e6 for part in PARTS}
     apart[regime] = (max(gaps, key=lambda part: abs(gaps[part])), gaps, total)

@@ -24,10 +24,13 @@ def test_one_llama_key_by_hand() -> None:
 
 
 def test_shipped_links_are_estimated_and_sourced() -> None:
-    assert names("links") == ["a100-pcie4", "h100-pcie5", "pcie3"]
+    assert names("links") == ["a100-pcie4", "cpu-2000mb", "h100-pcie5", "pcie3"]
     for name in names("links"):
         link = load_link(name)
         assert link.name == name
+        if name.startswith("cpu-"):
+            assert link.label == "MEASURED" and link.file.date and len(link.file.pinned.spread) == 6
+            continue
         assert link.estimated
         assert len(link.digest) == 64
         assert {c.value for c in link.file.constants} >= {link.fixed_ns, link.bytes_per_second}

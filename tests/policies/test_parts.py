@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moesim.policy import Pool, View, find, names
+from moesim.policy import Pool, View, catalogue, find, names
 from moesim.policy.cache import Ranking, in_units, layer_of, layers_until
 from moesim.policy.maps import Maps
 
@@ -82,4 +82,4 @@ def test_every_policy_says_what_it_is(kind: str) -> None:
         cls = find(kind, name)
         first = (cls.__doc__ or "").splitlines()[0]
         assert 10 < len(first) <= 120 and first.endswith("."), name
-        assert cls.source and cls.cost, name
+        assert catalogue.source(cls) and cls.cost, name

@@ -16,6 +16,17 @@ def shipped(*parts: str) -> Path:
     return inside if inside.exists() else PACKAGE.parent.joinpath(*parts)
 
 
+def unwritable(path: Path | str) -> list[str]:
+    """What stands against writing a file, before there is anything to write; nothing where it seems possible."""
+    target = Path(path)
+    if target.is_dir():
+        return [f"{target} is a folder; give the name of a file"]
+    above = next(parent for parent in target.absolute().parents if parent.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK):
+        return [f"{target} cannot be written: {above} is no folder that can be written"]
+    return []
+
+
 @contextmanager
 def write_aside(path: Path | str) -> Iterator[Path]:
     """Give a temporary path; it replaces `path` when the block ends and is removed when the block fails."""

@@ -15,6 +15,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from moesim import inputs
+from moesim.errors import InputError, Problem
 from moesim.files import PACKAGE, shipped, write_aside
 
 if TYPE_CHECKING:
@@ -67,6 +68,16 @@ class Partial:
     def beside(cls, results: Path) -> Partial:
         """The folder `.NAME.partial` beside the results folder NAME."""
         return cls(results.with_name(f".{results.name}.partial"))
+
+    def check(self) -> None:
+        """Raises InputError where the folder, and so the results beside it, cannot be made: now, not after hours."""
+        there = self.folder.exists()
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if not there:
+                self.folder.rmdir()
+        except OSError as error:
+            raise InputError(Problem(str(self.folder.parent), f"cannot be written ({error.strerror})")) from error
 
     def get(self, key: str) -> RunResult | None:
         """The result of an earlier run, or None."""

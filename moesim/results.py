@@ -16,7 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from moesim import inputs, summary
+from moesim import inputs, stored, summary
 from moesim.errors import InputError, Problem
 
 if TYPE_CHECKING:
@@ -39,7 +39,8 @@ class Results:
     """A results folder. Tables are read when first asked for; each is a pandas DataFrame.
 
     `runs`, `means()` and `latencies` are tidy, in ms and MB, with labels as columns; `summary`, `requests`, `steps` and
-    `tokens` are the files as they were written, in ns and bytes. `plot` draws, `where` chooses (docs/python.md).
+    `tokens` are the files as they were written, in ns and bytes. `plot` draws, `where` chooses (docs/python.md). A file
+    that is damaged raises InputError when it is read.
     """
 
     _only: frozenset[int] | None = None  # numbers of the runs that `where` has left
@@ -75,7 +76,7 @@ class Results:
 
     @cached_property
     def _all_runs(self) -> pd.DataFrame:
-        return summary.read_csv((self.folder / SUMMARY).read_text(encoding="utf-8"))
+        return stored.runs(self.folder / SUMMARY)
 
     @cached_property
     def requests(self) -> pd.DataFrame:
@@ -204,32 +205,37 @@ class Results:
         return render(self)
 
     def report(self) -> str:
-        """All of it as one HTML page that opens without a network (docs/report.md)."""
+        """All of it as one HTML page that opens without a network (docs/report.md).
+
+        Raises InputError with every damaged file.
+        """
         from moesim.analysis.report import render
 
+        problems: list[Problem] = []
+        for part in ("summary", "resolved", "record"):
+            try:
+                getattr(self, part)
+            except InputError as error:
+                problems += error.problems
+        if problems:
+            raise InputError(problems)
         return render(self)
 
     @cached_property
     def resolved(self) -> dict[str, Any]:
         """What `resolved.yaml` holds: version, digests of the inputs, every point as it ran."""
-        import yaml
-
-        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where it was built
-        return yaml.load((self.folder / RESOLVED).read_text(encoding="utf-8"), loader)
+        return stored.resolved(self.folder / RESOLVED)
 
     @cached_property
     def record(self) -> dict[str, Any]:
         """What `run.json` holds: command, dates, versions, wall times; nothing where there is none."""
-        path = self.folder / RUN
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        return stored.record(self.folder / RUN)
 
     def _table(self, name: str) -> pd.DataFrame:
-        import pandas as pd
-
         path = self.folder / f"{name}.parquet"
         if not path.is_file():
             raise InputError(Problem(str(path), f"was not saved; run again with --save {name}"))
-        found = pd.read_parquet(path)
+        found = stored.table(path)
         return found if self._only is None else found[found["run"].isin(self._only)]
 
     def document(self) -> dict[str, Any]:

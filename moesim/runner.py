@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from moesim import results as results_module
 from moesim.document import Node, from_plain, from_settings
 from moesim.errors import InputError, Problem, unknown
+from moesim.files import unwritable
 from moesim.partial import Partial
 from moesim.plan import Plan, Run, read_plan
 from moesim.pool import Pool, Tally, most_steps
@@ -181,6 +182,7 @@ def execute(
     begun, clock = datetime.now(UTC), time.perf_counter()
     plan, partial = job.plan, Partial.beside(job.folder)
     runs = plan.runs()
+    partial.check()
     with shown(plan.name, len(runs), sum(map(most_steps, runs)), quiet) as progress:
         if by is None:
             pool: Runs = Pool(max(1, jobs), check, partial, progress, "transfers" in job.save)
@@ -213,11 +215,17 @@ def shown_steps(jobs: Sequence[Job], path: Path | None, run: int | None, steps: 
         if without := [Problem(name, text) for name, value in given.items() if value is not None]:
             raise InputError(without)
         return None
+    problems = [Problem("--timeline", text) for text in unwritable(path)]
     if len(jobs) > 1:
-        raise InputError(Problem("--timeline", f"shows one run of one experiment, and {len(jobs)} files are given"))
-    if path.is_dir():
-        raise InputError(Problem("--timeline", f"{path} is a folder; give the name of a file"))
-    return window(jobs[0].plan.runs(), run, steps)
+        problems.append(Problem("--timeline", f"shows one run of one experiment, and {len(jobs)} files are given"))
+        raise InputError(problems)
+    try:
+        found = window(jobs[0].plan.runs(), run, steps)
+    except InputError as error:
+        raise InputError([*problems, *error.problems]) from None
+    if problems:
+        raise InputError(problems)
+    return found
 
 
 def write_timeline(job: Job, results: Results, shown: Window, path: Path, *, check: bool = False) -> None:

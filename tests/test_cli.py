@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,11 +10,12 @@ import pytest
 from typer.testing import CliRunner, Result
 
 import moesim
+from moesim import results, runner
 from moesim.cli import app
 from moesim.files import shipped
 from moesim.trace.routing import write_routing
 from moesim.trace.synthetic import synthetic
-from tests.tiny import write
+from tests.tiny import tiny, write
 
 HEAVY = {"numpy", "pandas", "matplotlib", "pyarrow", "torch", "simpy", "pydantic", "yaml", "scipy"}
 
@@ -200,4 +202,32 @@ def test_report_writes_one_page(tmp_path: Path) -> None:
 def test_report_names_what_is_wrong(tmp_path: Path) -> None:
     done = call("report", tmp_path)
     assert done.exit_code == 2 and "is no results folder" in done.stderr
+    both = call("report", tmp_path, "--out", tmp_path)
+    assert both.exit_code == 2 and "is no results folder" in both.stderr and "--out: " in both.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_report_names_every_damaged_file(tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    moesim.run(tiny(), out=folder, figures=False)
+    (folder / "summary.csv").write_text("")
+    (folder / "resolved.yaml").write_text("a: [")
+    (folder / "run.json").write_text("{")
+    done = call("report", folder)
+    assert done.exit_code == 2 and done.stdout == "" and "3 mistakes" in done.stderr
+    assert "summary.csv: is no summary that moesim wrote (empty)" in done.stderr
+    assert "resolved.yaml: is no resolved" in done.stderr and "run.json: is no record" in done.stderr
+    assert not (folder / "report.html").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_told_before_anything_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A system may say that a folder can be written where it cannot (/proc on Linux)."""
+    monkeypatch.setattr(runner, "Pool", lambda *given: pytest.fail("it runs"))
+    monkeypatch.setattr(os, "access", lambda *given: True)
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(results, "check_folder", lambda folder: [])
+    done = call("run", write(tmp_path), "--out", tmp_path / "file" / "out", "--quiet")
+    assert done.exit_code == 2 and "cannot be written (" in done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "tiny.yaml"]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -171,6 +172,29 @@ def test_a_folder_without_results_is_refused(tmp_path: Path) -> None:
         moesim.load(tmp_path)
     with pytest.raises(InputError, match="there is no such folder"):
         moesim.load(tmp_path / "gone")
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "text"),
+    [
+        ("summary.csv", b"", r"is no summary that moesim wrote \(empty\)"),
+        ("summary.csv", b"x,y\n1,2\n", r"\(no column run, replication, cache"),
+        ("summary.csv", b"\xff\xfe", "is no summary that moesim wrote"),
+        ("resolved.yaml", b"", r"is no resolved experiment that moesim wrote \(empty\)"),
+        ("resolved.yaml", b"a: [", "is no resolved experiment that moesim wrote"),
+        ("resolved.yaml", b"a: 1", "no inputs and points"),
+        ("resolved.yaml", b"{inputs: {}, points: [3]}", "a point without labels and experiment"),
+        ("run.json", b"{", "is no record of a run"),
+        ("run.json", b"[]", r"\(no mapping\)"),
+        ("requests.parquet", b"PAR1", "is no table that moesim wrote"),
+    ],
+)
+def test_a_damaged_file_is_bad_input(results: Results, tmp_path: Path, name: str, data: bytes, text: str) -> None:
+    folder = shutil.copytree(results.folder, tmp_path / "r")
+    (folder / name).write_bytes(data)
+    part = {"summary.csv": "summary", "resolved.yaml": "resolved", "run.json": "record"}.get(name, "requests")
+    with pytest.raises(InputError, match=text):
+        getattr(moesim.load(folder), part)
 
 
 def test_results_are_loaded_lazily_and_alike(results: Results) -> None:

@@ -17,14 +17,17 @@ def report(
     """One self-contained HTML page: what was asked, what differs and what does not, figures, tables, configuration."""
     with bad_input():
         from moesim.errors import InputError, Problem
-        from moesim.files import write_aside
+        from moesim.files import unwritable, write_aside
         from moesim.results import REPORT, Results
 
-        found = Results.load(results)
+        problems = [Problem("--out", text) for text in (unwritable(out) if out else ())]
+        try:
+            page = Results.load(results).report()
+        except InputError as error:
+            problems = [*error.problems, *problems]
+        if problems:
+            raise InputError(problems)
         target = out or results / REPORT
-        if target.is_dir():
-            raise InputError(Problem("--out", f"{target} is a folder; give the name of a file"))
-        page = found.report()
         try:
             with write_aside(target) as aside:
                 aside.write_text(page, encoding="utf-8")

@@ -43,31 +43,37 @@ class Window:
 def window(runs: Sequence[Run], run: int | None = None, steps: str | None = None) -> Window:
     """The steps of `steps` ("A:B", A to B - 1), else the first 20 measured ones, of a run, else of the first.
 
-    Raises InputError where there is no such run or no such step, or where they are too many.
+    Raises InputError with every mistake: no such run, no such step, too many.
     """
-    index = run or 0
+    index, problems = run or 0, []
     if not 0 <= index < len(runs):
-        raise InputError(Problem("--timeline-run", f"{index} is no run; they are numbered 0 to {len(runs) - 1}"))
-    config = runs[index].config
-    if config.search is not None:
+        problems.append(Problem("--timeline-run", f"{index} is no run; they are numbered 0 to {len(runs) - 1}"))
+    elif runs[index].config.search is not None:
         text = "searches for its largest load; give one load, without the search"
-        raise InputError(Problem("--timeline-run", f"run {index} {text}"))
-    if steps is None:
-        return Window(index, -1, -1)
+        problems.append(Problem("--timeline-run", f"run {index} {text}"))
+    most = runs[index].config.steps if 0 <= index < len(runs) else max(each.config.steps for each in runs)
+    first, last = (-1, -1) if steps is None else _asked(steps, most, problems)
+    if problems:
+        raise InputError(problems)
+    return Window(index, first, last)
+
+
+def _asked(steps: str, most: int, problems: list[Problem]) -> tuple[int, int]:
+    """The steps of "A:B" in a run of `most` steps; what is wrong goes to `problems`."""
     match = re.fullmatch(r"(\d+):(\d+)", steps)
-    if match is None:
-        raise InputError(Problem("--timeline-steps", f"{steps!r} is not of the form A:B, two step numbers from 0 on"))
-    first, last = int(match[1]), int(match[2])
+    first, last = (int(match[1]), int(match[2])) if match else (-1, -1)
     rule = ""
-    if first >= last:
+    if match is None:
+        rule = "is not of the form A:B, two step numbers from 0 on"
+    elif first >= last:
         rule = "holds no step: A must be below B"
-    elif first >= config.steps:
-        rule = f"starts after the run, which has steps 0 to {config.steps - 1}"
+    elif first >= most:
+        rule = f"starts after the run, which has steps 0 to {most - 1}"
     elif last - first > MOST:
         rule = f"are {last - first} steps; a timeline holds {MOST} at most"
     if rule:
-        raise InputError(Problem("--timeline-steps", f"{steps} {rule}"))
-    return Window(index, first, min(last, config.steps))
+        problems.append(Problem("--timeline-steps", f"{steps if match else repr(steps)} {rule}"))
+    return first, min(last, most)
 
 
 def record(run: Run, shown: Window, path: Path, expected: Any = None, check: bool = False) -> None:

@@ -37,6 +37,12 @@ def browse(page: Path, *options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
 
 
+def said(done: subprocess.CompletedProcess[str]) -> str:
+    """Per width: pixels of the page beyond the window, elements beyond the page, requests."""
+    found = re.search(r"<title>([^<]*)</title>", done.stdout)
+    return found[1] if found else "no title"
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     found = tmp_path_factory.mktemp("pages")
@@ -48,8 +54,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_narrow_and_wide_nothing_sticks_out(folder: Path) -> None:
     done = browse(folder / "ask.html", "--allow-file-access-from-files", "--dump-dom", "--virtual-time-budget=5000")
-    found = re.search(r"<title>([^<]*)</title>", done.stdout)
-    assert found and found[1] == "0 0 0, 0 0 0", "per width: page beyond the window, elements beyond the page, requests"
+    assert said(done) == "0 0 0, 0 0 0"
     assert "CONSOLE" not in done.stderr
 
 
@@ -57,3 +62,15 @@ def test_it_prints_without_errors(folder: Path) -> None:
     paper = folder / "report.pdf"
     done = browse(folder / "report.html", f"--print-to-pdf={paper}", "--no-pdf-header-footer")
     assert paper.read_bytes().startswith(b"%PDF") and "CONSOLE" not in done.stderr
+
+
+def test_what_would_be_wrong_is_noticed(folder: Path, tmp_path: Path) -> None:
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    wide = '<section><p style="min-width:3000px">x</p></section>'
+    wrong = f'<script>nowhere()</script><img src="http://127.0.0.1:9/x.png">{wide}</main>'
+    (tmp_path / "report.html").write_text(page.replace("</main>", wrong), encoding="utf-8")
+    (tmp_path / "ask.html").write_text(ASK % FRAMES, encoding="utf-8")
+    done = browse(tmp_path / "ask.html", "--allow-file-access-from-files", "--dump-dom", "--virtual-time-budget=5000")
+    for beyond, elements, asked in (map(int, width.split()) for width in said(done).split(", ")):
+        assert beyond > 0 and elements > 0 and asked == 1, said(done)
+    assert "CONSOLE" in done.stderr and "nowhere is not defined" in done.stderr

@@ -247,6 +247,12 @@ def test_a_window_that_is_none(run: int | None, steps: str | None, text: str) ->
         window(read_plan(tiny(memory={"slots": [2, 3]}, steps=40)).runs(), run, steps)
 
 
+def test_run_and_steps_are_told_together() -> None:
+    with pytest.raises(InputError) as found:
+        window(read_plan(tiny()).runs(), 7, "5:4")
+    assert [problem.place for problem in found.value.problems] == ["--timeline-run", "--timeline-steps"]
+
+
 def test_a_search_has_no_single_timeline() -> None:
     traffic = {"kind": "poisson", "requests": 8}
     changes = {"search": {"from": 1, "to": 9}, "objective": {"ttft": 1.0}, "traffic": traffic}
@@ -279,6 +285,9 @@ def test_mistakes_are_told_before_anything_runs(tmp_path: Path) -> None:
     assert twice.exit_code == 2 and "shows one run of one experiment, and 2 files are given" in twice.stderr
     folder = call("run", path, "--out", out, "--timeline", tmp_path)
     assert folder.exit_code == 2 and "is a folder" in folder.stderr
+    options = ("--timeline", path / "t.json", "--timeline-run", 9, "--timeline-steps", "x")
+    several = call("run", path, "--out", out, *options)
+    assert several.exit_code == 2 and "3 mistakes" in several.stderr and "is no folder that can be" in several.stderr
     assert not out.exists()
 
 

@@ -140,7 +140,7 @@ class _Job:
         fields = self._fields(sizes, experts.key_bytes(self.dense.model.config.hidden_size))
         record = save_refactorized(request.out, fields, domain_parts(model, experts, tuned))
         loaded = self._reload(before)
-        report = quality.domain_report(loaded.model, experts, self.texts, config, self.stages)
+        report = quality.domain_report(loaded.model, experts, self.texts, config, self.stages, before)
         return self._finish(record, report, history)
 
     def fine_grained(self) -> Record:

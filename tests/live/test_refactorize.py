@@ -112,6 +112,16 @@ def test_what_is_tuned_and_nothing_else_is_stored(make, tmp_path, dense_again, t
             assert found.model.ffns[0].reach.shape == (7, 2 + 7)
 
 
+def test_tuned_ffns_are_measured_beside_the_dense_model_as_it_was(make, tmp_path):
+    settings = {"rank": 0, "expert_rate": 0.01, "precision": "float32"}
+    tuned = make(tmp_path / "tuned", tune="ffn", **settings).report["loss"]
+    plain = make(tmp_path / "plain", tune="nothing", **settings).report["loss"]
+    for domain in DOMAINS:
+        assert tuned[domain]["dense"] == plain[domain]["dense"]
+        assert tuned[domain]["routed_untuned"] == plain[domain]["routed_untuned"] == plain[domain]["routed"]
+    assert tuned["mean"]["routed"] != tuned["mean"]["routed_untuned"]
+
+
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_an_interrupted_job_goes_on_to_the_same_bytes(make, tmp_path, monkeypatch, scheme):
     make(tmp_path / "whole", scheme)

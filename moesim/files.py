@@ -16,6 +16,14 @@ def shipped(*parts: str) -> Path:
     return inside if inside.exists() else PACKAGE.parent.joinpath(*parts)
 
 
+def why_not_in(folder: Path) -> str:
+    """Why no file can be written in a folder, which may have to be made; empty where one can."""
+    whole = folder.absolute()
+    above = next(path for path in (whole, *whole.parents) if path.exists())
+    writable = above.is_dir() and os.access(above, os.W_OK)
+    return "" if writable else f"{above} is no folder that can be written"
+
+
 @contextmanager
 def write_aside(path: Path | str) -> Iterator[Path]:
     """Give a temporary path; it replaces `path` when the block ends and is removed when the block fails."""

@@ -238,11 +238,13 @@ def test_a_models_folder_and_own_texts_from_the_command_line(small_model, tmp_pa
 def test_all_mistakes_are_told_at_once(tmp_path):
     (tmp_path / "file").write_text("")
     arguments = ["refactorize", "nothing.gguf", "--out", str(tmp_path / "file")]
-    arguments += ["--texts", str(tmp_path / "none.jsonl")]
+    arguments += ["--texts", str(tmp_path / "none.jsonl"), "--work", str(tmp_path / "file" / "work")]
+    arguments += ["--write-prompts", str(tmp_path)]
     result = CliRunner().invoke(app, [*arguments, "--set", "share=2", "--device", "cuda:99"])
     assert result.exit_code == 2
-    for text in ("5 mistakes", "nothing.gguf", "is a file", "none.jsonl", "--set share", "cuda:99"):
+    for text in ("7 mistakes", "nothing.gguf", "is a file", "none.jsonl", "--set share", "cuda:99"):
         assert text in result.stderr
+    assert "no folder that can be written" in result.stderr and "is a folder; give" in result.stderr
 
 
 def test_a_model_that_is_not_like_llama_is_refused():

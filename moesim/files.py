@@ -16,15 +16,21 @@ def shipped(*parts: str) -> Path:
     return inside if inside.exists() else PACKAGE.parent.joinpath(*parts)
 
 
+def why_not_in(folder: Path) -> str:
+    """Why no file can be written in a folder, which may have to be made; empty where one can."""
+    whole = folder.absolute()
+    above = next(path for path in (whole, *whole.parents) if path.exists())
+    writable = above.is_dir() and os.access(above, os.W_OK)
+    return "" if writable else f"{above} is no folder that can be written"
+
+
 def unwritable(path: Path | str) -> list[str]:
     """What stands against writing a file, before there is anything to write; nothing where it seems possible."""
     target = Path(path)
     if target.is_dir():
         return [f"{target} is a folder; give the name of a file"]
-    above = next(parent for parent in target.absolute().parents if parent.exists())
-    if not above.is_dir() or not os.access(above, os.W_OK):
-        return [f"{target} cannot be written: {above} is no folder that can be written"]
-    return []
+    why = why_not_in(target.parent)
+    return [f"{target} cannot be written: {why}"] if why else []
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from moesim import inputs, stored, summary
 from moesim.errors import InputError, Problem
+from moesim.files import why_not_in
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -256,9 +257,8 @@ def check_folder(folder: Path) -> list[Problem]:
     if folder.is_dir() and (is_results(folder) or not any(folder.iterdir())):
         return []
     if not folder.exists():
-        above = next(parent for parent in folder.absolute().parents if parent.exists())
-        writable = above.is_dir() and os.access(above, os.W_OK)
-        return [] if writable else [Problem(str(folder), f"cannot be made: {above} is no folder that can be written")]
+        why = why_not_in(folder)
+        return [Problem(str(folder), f"cannot be made: {why}")] if why else []
     return [Problem(str(folder), "holds something else than results; give another folder with --out")]
 
 

@@ -112,6 +112,11 @@ class Wanted:
     dense: str | None
     trust: bool
 
+    @property
+    def folder(self) -> Path:
+        """Where finished parts are kept."""
+        return self.work or Path("results") / "capture" / self.out.stem
+
 
 def _run(wanted: Wanted, quiet: bool) -> dict[str, Any]:
     """Check everything, do the work, and say what came of it."""
@@ -125,7 +130,7 @@ def _run(wanted: Wanted, quiet: bool) -> dict[str, Any]:
     torch.set_num_threads(wanted.threads)
     out = wanted.out
     config, target, prompts = _checked(wanted)
-    work = wanted.work or Path("results") / "capture" / out.stem
+    work = wanted.folder
     job = Capture(target, prompts, config, work, wanted.device, quiet, wanted.created)
     _check_top(job)
     job.run()
@@ -156,6 +161,7 @@ def _checked(wanted: Wanted) -> tuple[CaptureConfig, Target, list[Prompt]]:
 
     gather, values = Gather(), wanted.values
     gather(lambda: _check_out(wanted.out, values["text_only"]))
+    gather(lambda: _check_work(wanted.folder))
     config = gather(lambda: checked(values))
     target = gather(
         lambda: load_target(
@@ -181,12 +187,23 @@ def _checked(wanted: Wanted) -> tuple[CaptureConfig, Target, list[Prompt]]:
 
 def _check_out(out: Path, text_only: bool) -> None:
     from moesim.errors import InputError, Problem
+    from moesim.files import why_not_in
 
     suffix = ".jsonl" if text_only else ".parquet"
     if out.suffix != suffix:
         raise InputError(Problem("--out", f"is {out}; expected a name that ends in {suffix}"))
     if out.is_dir():
         raise InputError(Problem("--out", f"{out} is a folder; expected a file"))
+    if why := why_not_in(out.parent):
+        raise InputError(Problem("--out", f"{out} cannot be written: {why}"))
+
+
+def _check_work(work: Path) -> None:
+    from moesim.errors import InputError, Problem
+    from moesim.files import why_not_in
+
+    if why := why_not_in(work):
+        raise InputError(Problem("--work", f"{work} cannot be written: {why}"))
 
 
 def _check_top(job: Capture) -> None:

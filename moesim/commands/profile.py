@@ -69,6 +69,7 @@ def profile(
 
         needs_torch("profile")
         from moesim.errors import InputError, Problem, unknown
+        from moesim.files import why_not_in
         from moesim.hardware.shape import load_shape
         from moesim.live import machine
         from moesim.live.host_costs import host_of_runs
@@ -89,6 +90,8 @@ def profile(
         given_sizes = gather(lambda: [_bytes("--sizes", part) for part in sizes.split(",")] if sizes else None)
         held = gather(lambda: _throttle(throttle, throttle_fixed))
         gather(lambda: host_of_runs(host_from) if host_from else None)
+        if why := why_not_in(out):
+            gather.problems.append(Problem("--out", f"{out} cannot be written: {why}"))
         room = gather(lambda: _bytes("--memory", memory) if memory else None)
         if given_sizes and (len(given_sizes) < 2 or given_sizes != sorted(set(given_sizes))):
             gather.problems.append(Problem("--sizes", "needs two sizes or more, each above the one before it"))

@@ -24,12 +24,12 @@ LAYER, KEY = "fitted: of each layer", "fitted: of each key that is loaded"
 def fit(layers: int, rows: Sequence[tuple[float, float, float]]) -> tuple[int, int]:
     """ns a layer and ns a loaded key that explain what is missing, by least squares of relative errors.
 
-    rows, one a setting: measured ns a step; measured less simulated; keys that were loaded a step. Where no setting
-    loads any, all of it is the layers'.
+    rows, one a setting: measured ns a step; measured less simulated; keys that were loaded a step. Where they do
+    not tell the two apart (a single setting, or none that loads any) all of it is the layers'.
     """
     measured, missing, loaded = np.array(rows, dtype=np.float64).T
     columns = np.stack([np.full(len(rows), float(layers)), loaded]) / measured
-    if not loaded.any():
+    if np.linalg.matrix_rank(columns) < len(columns):
         columns = columns[:1]
     found, *_ = np.linalg.lstsq(columns.T, missing / measured, rcond=None)
     return round(found[0]), round(found[1]) if len(found) > 1 else 0

@@ -5,7 +5,7 @@ Losses are means over all next tokens of a domain's texts, in nats. They run in 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -52,32 +52,42 @@ def held_out(texts: Texts, domain: int, config: RefactorConfig, device: torch.de
 
 
 @torch.no_grad()
-def measure_domain(model: DomainModel, experts: ExpertSet, held: HeldOut, own: int, config: RefactorConfig) -> Arrays:
-    """Losses on one domain by who routes, and the router's and the label's choices of its tokens."""
+def measure_domain(
+    model: DomainModel,
+    experts: ExpertSet,
+    held: HeldOut,
+    own: int,
+    config: RefactorConfig,
+    before: Mapping[str, Tensor],
+) -> Arrays:
+    """Losses on one domain by who routes, and the router's and the label's choices of its tokens.
+
+    `before`: the FFN weights that were there before they were tuned, by layer and projection; none where deltas were.
+    """
     loss = LanguageLoss(model.dense, config.precision)
 
     def of(choice: Tensor | None) -> float:
         with model.routed(choice):
             return float(loss(held.ids, held.valid))
 
-    meter = OverlapMeter(experts)
-    with watch_channels(model.dense, lambda layer, inner: meter.watch(layer, inner.float())):
-        dense = of(None)
+    meter, choice = OverlapMeter(experts), model.router(held.ids).argmax(dim=-1)
+    with _untuned(model, before):
+        with watch_channels(model.dense, lambda layer, inner: meter.watch(layer, inner.float())):
+            dense = of(None)
+        untuned = of(choice)
     label = meter.read().argmax(dim=-1).to(held.ids.device)
-    choice = model.router(held.ids).argmax(dim=-1)
     count = experts.experts
     random = torch.Generator().manual_seed(config.seed * 100_003 + own)
     chance = torch.randint(count, held.ids.shape, generator=random).to(held.ids.device)
     found = {
         "dense": dense,
         "routed": of(choice),
+        "routed_untuned": untuned,
         "oracle_label": of(label),
         "random_expert": of(chance),
     }
     for expert in range(count):
         found[f"expert_{expert}"] = of(torch.full_like(choice, expert))
-    with _untuned(model):
-        found["routed_untuned"] = of(choice)
     return {
         **{name: np.array(value) for name, value in found.items()},
         "choice": choice[held.valid].cpu().numpy().astype(np.int16),
@@ -87,24 +97,38 @@ def measure_domain(model: DomainModel, experts: ExpertSet, held: HeldOut, own: i
 
 
 @contextmanager
-def _untuned(model: DomainModel) -> Iterator[None]:
+def _untuned(model: DomainModel, before: Mapping[str, Tensor]) -> Iterator[None]:
     kept = [ffn.deltas for ffn in model.ffns]
+    weights = {name: getattr(model.ffns[int(layer)].dense, part).weight
+               for name in before for layer, part in [name.split(".")]}  # fmt: skip
+    tuned = {name: weight.detach().clone() for name, weight in weights.items()}
     for ffn in model.ffns:
         ffn.deltas = None
+    for name, weight in weights.items():
+        weight.data.copy_(before[name])
     try:
         yield
     finally:
+        for name, weight in weights.items():
+            weight.data.copy_(tuned[name])
         for ffn, deltas in zip(model.ffns, kept, strict=True):
             ffn.deltas = deltas
 
 
-def domain_report(model: DomainModel, experts: ExpertSet, texts: Texts, config: RefactorConfig, stages: Stages) -> Any:
-    """The report of scheme domains; a domain is a stage."""
+def domain_report(
+    model: DomainModel,
+    experts: ExpertSet,
+    texts: Texts,
+    config: RefactorConfig,
+    stages: Stages,
+    before: Mapping[str, Tensor],
+) -> Any:
+    """The report of scheme domains; a domain is a stage. `before`: as of `measure_domain`."""
     found = []
     for index in range(len(texts.domains)):
         held = held_out(texts, index, config, model.dense.device)
         found.append(
-            stages.get(f"quality-{index}", lambda h=held, i=index: measure_domain(model, experts, h, i, config))  # type: ignore[misc]
+            stages.get(f"quality-{index}", lambda h=held, i=index: measure_domain(model, experts, h, i, config, before))  # type: ignore[misc]
         )
     names = texts.domains
     kinds = ["dense", "routed", "routed_untuned", "oracle_label", "random_expert"]

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from moesim.errors import InputError, Problem
-from moesim.files import PACKAGE, write_aside
+from moesim.files import PACKAGE, why_not_in, write_aside
 from moesim.live import quality
 from moesim.live.corpus import DOMAINS, Work, load_works
 from moesim.live.deltas import PROJECTIONS
@@ -68,6 +68,7 @@ def check(request: Request) -> None:
     problems: list[Problem] = []
     for part in (
         lambda: _check_out(request.out),
+        lambda: _check_others(request),
         lambda: find_texts(request),
         lambda: locate(request.model),
         lambda: check_device(request.device),
@@ -110,9 +111,22 @@ def find_texts(request: Request) -> tuple[list[Work], tuple[str, ...], str]:
     return local_works(), LOCAL_DOMAINS, "texts of this Python (for a try; give --texts for your own)"
 
 
+def _check_others(request: Request) -> None:
+    """What is written beside the folder: hours of work should not end there."""
+    folders = {"--work": request.work} | ({"--write-prompts": request.prompts.parent} if request.prompts else {})
+    found = {option: why_not_in(folder) for option, folder in folders.items()}
+    problems = [Problem(option, f"cannot be written: {why}") for option, why in found.items() if why]
+    if request.prompts is not None and request.prompts.is_dir():
+        problems.append(Problem("--write-prompts", f"{request.prompts} is a folder; give the name of a file"))
+    if problems:
+        raise InputError(problems)
+
+
 def _check_out(out: Path) -> None:
     if out.exists() and not out.is_dir():
         raise InputError(Problem("--out", f"{out} is a file; give the name of a folder"))
+    if why := why_not_in(out):
+        raise InputError(Problem("--out", f"{out} cannot be written: {why}"))
     # A name with a dot at its start is what a killed job left of a file.
     others = {path.name for path in out.iterdir() if path.name[0] != "."} - OURS if out.is_dir() else set()
     if others:
@@ -140,7 +154,7 @@ class _Job:
         fields = self._fields(sizes, experts.key_bytes(self.dense.model.config.hidden_size))
         record = save_refactorized(request.out, fields, domain_parts(model, experts, tuned))
         loaded = self._reload(before)
-        report = quality.domain_report(loaded.model, experts, self.texts, config, self.stages)
+        report = quality.domain_report(loaded.model, experts, self.texts, config, self.stages, before)
         return self._finish(record, report, history)
 
     def fine_grained(self) -> Record:

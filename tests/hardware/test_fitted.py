@@ -19,6 +19,11 @@ def test_planted_numbers_are_found() -> None:
     assert fit(10, [(1e6, -500.0, 0)]) == (-50, 0)
 
 
+def test_settings_that_do_not_tell_the_two_apart_are_the_layers() -> None:
+    assert fit(10, [(1e6, 5_000.0, 20)]) == (500, 0)
+    assert fit(10, [(1e6, 5_000.0, 20), (2e6, 5_000.0, 20)]) == (500, 0)
+
+
 def table(**changes: object) -> dict:
     known = json.loads(shipped("traces", "kernels", "h100-pcie5-llama-2-7b-readme.json").read_text())
     return known | {"label": "MEASURED", "date": "2026-01-01"} | changes

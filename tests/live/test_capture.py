@@ -246,9 +246,11 @@ def test_a_damaged_part_is_told(run, tmp_path):
 
 def test_all_mistakes_are_told_at_once_and_nothing_is_written(run, prompts, tmp_path):
     prompts.write_text(prompts.read_text()[:-40] + "\n" + '{"ids": [1], "output": 500}\n{"ids": [77]}\n')
-    text = run("moe", "t.csv", "--temperature", "-1", "--end-of-text", "never", "--continuations", "no", code=2)
+    settings = ("--temperature", "-1", "--end-of-text", "never", "--continuations", "no")
+    text = run("moe", "t.csv", *settings, "--work", str(prompts / "work"), code=2)
     for part in (
         "--out: is t.csv; expected a name that ends in .parquet",
+        "no folder that can be written",
         "--temperature: is -1",
         "--end-of-text: is never",
         "prompts.jsonl:11: is not JSON",

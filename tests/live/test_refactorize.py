@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +16,14 @@ transformers = pytest.importorskip("transformers", reason="needs the live extra 
 
 from moesim.cli import app  # noqa: E402
 from moesim.errors import InputError  # noqa: E402
-from moesim.live import fit  # noqa: E402
+from moesim.live import fit, quality  # noqa: E402
 from moesim.live import refactorize as module  # noqa: E402
 from moesim.live.corpus import DOMAINS  # noqa: E402
 from moesim.live.dense import Dense, check_shape  # noqa: E402
 from moesim.live.refactorize import Request, refactorize  # noqa: E402
 from moesim.live.refactorized import load_refactorized, read_record  # noqa: E402
 from moesim.live.settings import RefactorConfig  # noqa: E402
+from moesim.live.texts import choose_texts  # noqa: E402
 
 SMALL = {
     "train": 4,
@@ -74,7 +76,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_a_folder_loads_and_gives_the_losses_of_its_report(make, tmp_path, dense_again, scheme):
+def test_a_folder_loads_and_gives_the_losses_of_its_report(make, works, tmp_path, dense_again, scheme):
     record = make(tmp_path, scheme)
     assert read_record(tmp_path / "out") == record
     chooser = "router.npz" if scheme == "domains" else "gates.npz"
@@ -89,6 +91,16 @@ def test_a_folder_loads_and_gives_the_losses_of_its_report(make, tmp_path, dense
     first = found.model(input_ids=ids[:, :9], use_cache=True)
     rest = found.model(input_ids=ids[:, 9:], past_key_values=first.past_key_values).logits
     torch.testing.assert_close(rest, one[:, 9:], rtol=1e-3, atol=1e-3)
+    config, dense = RefactorConfig(scheme=scheme, **SMALL), dense_again()
+    texts = choose_texts(works, DOMAINS, dense.encode, config)
+    for at, domain in enumerate(DOMAINS):
+        held = quality.held_out(texts, at, config, torch.device("cpu"))
+        assert record.report["loss"][domain]["dense"] == pytest.approx(quality.measure(dense, held, config), abs=1e-4)
+        with torch.no_grad():
+            choice = found.router(held.ids).argmax(dim=-1) if found.router else None
+            with found.model.routed(choice) if found.router else nullcontext():
+                routed = quality.measure(found.dense, held, config)
+        assert record.report["loss"][domain]["routed"] == pytest.approx(routed, abs=1e-4)
     for row in (*DOMAINS, "mean"):
         loss, perplexity = (record.report[what][row]["dense"] for what in ("loss", "perplexity"))
         assert perplexity == pytest.approx(np.exp(loss), rel=1e-3)
@@ -110,6 +122,16 @@ def test_what_is_tuned_and_nothing_else_is_stored(make, tmp_path, dense_again, t
                 assert torch.equal(theirs[inside], value), name
         if scheme == "domains" and tune == "deltas":
             assert found.model.ffns[0].reach.shape == (7, 2 + 7)
+
+
+def test_tuned_ffns_are_measured_beside_the_dense_model_as_it_was(make, tmp_path):
+    settings = {"rank": 0, "expert_rate": 0.01, "precision": "float32"}
+    tuned = make(tmp_path / "tuned", tune="ffn", **settings).report["loss"]
+    plain = make(tmp_path / "plain", tune="nothing", **settings).report["loss"]
+    for domain in DOMAINS:
+        assert tuned[domain]["dense"] == plain[domain]["dense"]
+        assert tuned[domain]["routed_untuned"] == plain[domain]["routed_untuned"] == plain[domain]["routed"]
+    assert tuned["mean"]["routed"] != tuned["mean"]["routed_untuned"]
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
@@ -216,11 +238,13 @@ def test_a_models_folder_and_own_texts_from_the_command_line(small_model, tmp_pa
 def test_all_mistakes_are_told_at_once(tmp_path):
     (tmp_path / "file").write_text("")
     arguments = ["refactorize", "nothing.gguf", "--out", str(tmp_path / "file")]
-    arguments += ["--texts", str(tmp_path / "none.jsonl")]
+    arguments += ["--texts", str(tmp_path / "none.jsonl"), "--work", str(tmp_path / "file" / "work")]
+    arguments += ["--write-prompts", str(tmp_path)]
     result = CliRunner().invoke(app, [*arguments, "--set", "share=2", "--device", "cuda:99"])
     assert result.exit_code == 2
-    for text in ("5 mistakes", "nothing.gguf", "is a file", "none.jsonl", "--set share", "cuda:99"):
+    for text in ("7 mistakes", "nothing.gguf", "is a file", "none.jsonl", "--set share", "cuda:99"):
         assert text in result.stderr
+    assert "no folder that can be written" in result.stderr and "is a folder; give" in result.stderr
 
 
 def test_a_model_that_is_not_like_llama_is_refused():

@@ -156,10 +156,15 @@ def labels(options: Options, device: str) -> dict[str, str]:
     if throttle is not None:
         speed = f"{throttle.bytes_per_second / 1e9:g} GB/s and {throttle.fixed_ns / 1e3:g} us a copy"
         link = f"ESTIMATED (real copies, each held back to a stated {speed}; {device}, {date})"
-    words = (Path(word).name if Path(word).is_absolute() else word for word in sys.argv[1:])
-    command = shlex.join(["moesim", *words])
+    command = shlex.join(["moesim", *map(_without_folders, sys.argv[1:])])
     return {
         "costs": f"MEASURED (live run, {device}, {date})",
         "link": link,
         "live": f"MEASURED ({device}, {date}, {command})",
     }
+
+
+def _without_folders(word: str) -> str:
+    """A word of a command, `--set costs=/a/b.json` among them, with its absolute path cut to the name."""
+    before, equals, path = word.rpartition("=")
+    return f"{before}{equals}{Path(path).name}" if Path(path).is_absolute() else word

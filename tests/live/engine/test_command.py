@@ -54,8 +54,10 @@ def live(*arguments: Any) -> Result:
 
 
 def test_the_command_that_is_recorded_has_no_folders_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.argv", ["/a/bin/moesim", "live", "/home/me/a b.yaml", "--out", "/home/me/out", "--quiet"])
-    assert campaign.labels(Options(), "CPU")["live"].endswith("moesim live 'a b.yaml' --out out --quiet)")
+    words = ["live", "/home/me/a b.yaml", "--out=/home/me/out", "--set", "costs=/home/me/t.json"]
+    monkeypatch.setattr("sys.argv", ["/a/bin/moesim", *words, "--set", "link=l/m.json"])
+    said = "moesim live 'a b.yaml' --out=out --set costs=t.json --set link=l/m.json)"
+    assert campaign.labels(Options(), "CPU")["live"].endswith(said)
 
 
 def test_a_folder_of_measured_results(experiment: Path) -> None:

@@ -25,35 +25,12 @@ OUTSIDE = {
     "traces/arrivals/README.md": "shipped-arrivals.md",
 }
 """files of the repository, and the pages that they become"""
-COMING = (
-    *("refactorize.md", "quality.md", "live.md", "validation.md", "regress.md", "python.md"),
-    *(f"notebook-{name}.md" for name in ("lookahead", "trace-anatomy", "write-a-policy", "validate")),
-)
-"""pages of the navigation that may not be written yet"""
 WHERE = {page: name for name, page in OUTSIDE.items()}
 LINK = re.compile(r"(!?\[([^\]]*)\]\()([^)\s]+)(\))")
 NAMED = re.compile(r"`docs/([\w-]+\.md)`")
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 """of what is printed on a terminal"""
 FENCE = re.compile(r"^(```|~~~).*?^\1", re.DOTALL | re.MULTILINE)
-
-
-def on_config(config: Any) -> Any:
-    """Leave out of the navigation what is not written yet."""
-    config.nav = _written(config.nav, Path(config.docs_dir))
-    return config
-
-
-def _written(nav: list[Any], folder: Path) -> list[Any]:
-    kept = []
-    for entry in nav:
-        ((title, target),) = entry.items()
-        if isinstance(target, list):
-            inside = _written(target, folder)
-            kept += [{title: inside}] if inside else []
-        elif target not in COMING or target in WHERE or (folder / target).is_file():
-            kept.append(entry)
-    return kept
 
 
 def on_files(files: Files, config: Any) -> Files:

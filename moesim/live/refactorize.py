@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from moesim.errors import InputError, Problem
-from moesim.files import PACKAGE, why_not_in, write_aside
+from moesim.files import PACKAGE, unwritable, why_not_in, write_aside
 from moesim.live import quality
 from moesim.live.corpus import DOMAINS, Work, load_works
 from moesim.live.deltas import PROJECTIONS
@@ -113,11 +113,10 @@ def find_texts(request: Request) -> tuple[list[Work], tuple[str, ...], str]:
 
 def _check_others(request: Request) -> None:
     """What is written beside the folder: hours of work should not end there."""
-    folders = {"--work": request.work} | ({"--write-prompts": request.prompts.parent} if request.prompts else {})
-    found = {option: why_not_in(folder) for option, folder in folders.items()}
-    problems = [Problem(option, f"cannot be written: {why}") for option, why in found.items() if why]
-    if request.prompts is not None and request.prompts.is_dir():
-        problems.append(Problem("--write-prompts", f"{request.prompts} is a folder; give the name of a file"))
+    prompts = unwritable(request.prompts) if request.prompts else []
+    problems = [Problem("--write-prompts", text) for text in prompts]
+    if why := why_not_in(request.work):
+        problems.append(Problem("--work", f"{request.work} cannot be written: {why}"))
     if problems:
         raise InputError(problems)
 

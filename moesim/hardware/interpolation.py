@@ -27,12 +27,12 @@ def left_out(
     worst = max(errors, key=lambda point: errors[point])
     found: dict[str, object] = {
         "points": len(errors),
-        "median": round(_at(ranked, 0.5), DIGITS),
-        "p90": round(_at(ranked, 0.9), DIGITS),
+        "median": round(percentile(ranked, 0.5), DIGITS),
+        "p90": round(percentile(ranked, 0.9), DIGITS),
         "largest": round(ranked[-1], DIGITS),
         "worst": dict(zip(axes, worst, strict=True)),
     }
-    return found | ({"again": round(_at(sorted(again), 0.5), DIGITS)} if again else {})
+    return found | ({"again": round(percentile(sorted(again), 0.5), DIGITS)} if again else {})
 
 
 def between(axes: dict[str, list[int]], most: int = 8) -> list[Point]:
@@ -58,7 +58,8 @@ def _middles(points: Sequence[int]) -> list[int]:
     return [at for low, at, high in found if low < at < high]
 
 
-def _at(ranked: Sequence[float], share: float) -> float:
+def percentile(ranked: Sequence[float], share: float) -> float:
+    """The value below which `share` of `ranked` (sorted, one or more) lies."""
     at = share * (len(ranked) - 1)
     low = int(at)
     return ranked[low] + (ranked[min(low + 1, len(ranked) - 1)] - ranked[low]) * (at - low)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import platform
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,12 +10,14 @@ from typing import Any
 import numpy as np
 
 from moesim.live.capture import Capture
+from moesim.live.machine import installed
 from moesim.live.prompts import Prompt
 from moesim.live.stages import Arrays
 from moesim.trace.meta import PromptSource, RoutingMeta
 from moesim.trace.routing import RoutingTrace
 from moesim.trace.writing import RoutingWriter, routing_writer
 
+PACKAGES = ("moesim", "torch", "transformers", "numpy", "pyarrow")
 SLOTS = "experts of a token stand in the order of their weights. "
 WEIGHTS = {
     "called": "weights are those that the experts' outputs are multiplied by. ",
@@ -156,7 +156,7 @@ def _meta(
         dtype=target.dtype,
         created=facts["created"],
         command=command,
-        versions=_versions(target.fingerprint()),
+        versions=installed(*PACKAGES) | {"model_fingerprint": target.fingerprint()},
         prompts=list(_sources(prompts)),
         outputs=_outputs(capture),
         report={"capture": _report(capture, counts, sample) | {"overhead": facts["overhead"]}} | _of_model(capture),
@@ -234,13 +234,3 @@ def _sources(prompts: Sequence[Prompt]) -> Iterator[PromptSource]:
             sequences=len(mine),
             tokens=sum(len(prompt.ids) for prompt in mine),
         )
-
-
-def _versions(fingerprint: str) -> dict[str, str]:
-    found = {"python": platform.python_version(), "model_fingerprint": fingerprint}
-    for name in ("moesim", "torch", "transformers", "numpy", "pyarrow"):
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found

@@ -173,11 +173,14 @@ def check_device(device: str) -> None:
     import torch
 
     try:
-        kind = torch.device(device).type
+        asked = torch.device(device)
     except RuntimeError as error:
         raise InputError(Problem("--device", f"{device!r} is no device; give cpu or cuda")) from error
+    kind, count = asked.type, torch.cuda.device_count()
     if kind not in ("cpu", "cuda") or (kind == "cuda" and not torch.cuda.is_available()):
         raise InputError(Problem("--device", f"there is no {device} here; give cpu"))
+    if kind == "cuda" and (asked.index or 0) >= count:
+        raise InputError(Problem("--device", f"there is no {device} here, the last is cuda:{count - 1}"))
 
 
 def check_shape(model: Any, name: str) -> None:

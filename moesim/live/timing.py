@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import torch
 
+from moesim.hardware.interpolation import percentile
+
 Call = Callable[[int], object]
 """what is timed; it is told which repetition it is, so that it can take other weights each time"""
 Clock = Callable[[], int]
@@ -28,13 +30,6 @@ class Spread:
         ranked = sorted(times)
         median, low, high = (round(percentile(ranked, share)) for share in (0.5, 0.1, 0.9))
         return cls(median, low, high, len(ranked))
-
-
-def percentile(ranked: Sequence[float], share: float) -> float:
-    """The value below which `share` of `ranked` (sorted, one or more) lies."""
-    at = share * (len(ranked) - 1)
-    low = min(int(at), max(0, len(ranked) - 2))
-    return ranked[low] + (ranked[min(low + 1, len(ranked) - 1)] - ranked[low]) * (at - low)
 
 
 @dataclass(frozen=True, slots=True)

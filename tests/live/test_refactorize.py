@@ -19,7 +19,7 @@ from moesim.errors import InputError  # noqa: E402
 from moesim.live import fit, quality  # noqa: E402
 from moesim.live import refactorize as module  # noqa: E402
 from moesim.live.corpus import DOMAINS  # noqa: E402
-from moesim.live.dense import Dense, check_shape  # noqa: E402
+from moesim.live.dense import Dense, check_device, check_shape  # noqa: E402
 from moesim.live.refactorize import Request, refactorize  # noqa: E402
 from moesim.live.refactorized import load_refactorized, read_record  # noqa: E402
 from moesim.live.settings import RefactorConfig  # noqa: E402
@@ -245,6 +245,15 @@ def test_all_mistakes_are_told_at_once(tmp_path):
     for text in ("7 mistakes", "nothing.gguf", "is a file", "none.jsonl", "--set share", "cuda:99"):
         assert text in result.stderr
     assert "no folder that can be written" in result.stderr and "is a folder; give" in result.stderr
+
+
+def test_a_gpu_that_is_not_among_those_here_is_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    check_device("cuda")
+    check_device("cuda:1")
+    with pytest.raises(InputError, match=r"there is no cuda:2 here, the last is cuda:1"):
+        check_device("cuda:2")
 
 
 def test_a_model_that_is_not_like_llama_is_refused():

@@ -8,7 +8,8 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="needs the live extra (torch)")
 
-from moesim.live.timing import Effort, Spread, Timer, percentile  # noqa: E402
+from moesim.hardware.interpolation import percentile  # noqa: E402
+from moesim.live.timing import Effort, Spread, Timer  # noqa: E402
 
 CPU = torch.device("cpu")
 

@@ -273,9 +273,14 @@ def replacing(folder: Path) -> Iterator[Path]:
         yield aside
         if folder.exists():
             folder.rename(old)
-        aside.rename(folder)
+        try:
+            aside.rename(folder)
+        except OSError:
+            if old.exists():
+                old.rename(folder)  # what was there stays there
+            raise
     finally:
-        for left in (aside, old):
+        for left in (aside, old) if folder.exists() else (aside,):
             shutil.rmtree(left, ignore_errors=True)
 
 

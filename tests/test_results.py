@@ -15,7 +15,7 @@ import moesim
 from moesim.analysis.configurations import identity
 from moesim.errors import InputError
 from moesim.experiment import PolicySpec, RunConfig
-from moesim.results import Results
+from moesim.results import Results, replacing
 from moesim.summary import cell, read_csv, to_csv, words
 from tests.tiny import tiny
 
@@ -268,3 +268,23 @@ def test_without_a_limit_nothing_is_said_of_kv_memory_but_that(results: Results)
     assert not [c for c in results.summary if c.startswith(("kv_b", "kv_share")) or "preempt" in c or c == "gpu_bytes"]
     assert set(results.summary["label_kv"]) == {"KV memory: no limit"}
     assert (results.summary["kv_stall_ns"] == 0).all()
+
+
+def test_results_that_cannot_be_put_in_place_leave_those_that_were_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "r"
+    with replacing(folder) as aside:
+        (aside / "one").write_text("old")
+    rename = Path.rename
+
+    def failing(path: Path, target: Path) -> Path:
+        if path.name.endswith(".new"):
+            raise OSError("no room")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", failing)
+    with pytest.raises(OSError, match="no room"), replacing(folder) as aside:
+        (aside / "one").write_text("new")
+    assert (folder / "one").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["r"]

@@ -125,6 +125,10 @@ def test_the_page_is_well_formed_and_asks_nothing_of_a_network(what: str, tmp_pa
     assert title.startswith("same" if what == "same" else "CHANGED")
     assert read.find("h1")[0].text == words.headline(verdicts[:1])
     assert ("What to do" in read.root.text) is (what != "same")
+    updated = [code.text for code in read.find("code") if code.text.endswith("regress --update")]
+    assert bool(updated) is (what in ("red", "new")), "an update of runs that fail writes nothing"
+    assert ("give other numbers than were committed" in read.root.text) is (what == "red")
+    assert all(section.children[1:] for section in read.find("section")), "no heading of nothing"
 
 
 def test_the_page_says_what_happened_where_and_of_what(tmp_path: Path) -> None:

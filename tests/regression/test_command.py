@@ -178,6 +178,7 @@ def test_a_policy_that_fails_is_red_and_no_baselines_are_written(folder: Path) -
         done.exit_code == 1 and "the runs failed: AttributeError: 'LRU' object has no attribute 'ordre'" in done.stdout
     )
     assert "mine.py" in (folder / PAGE).read_text(), "the page has the place in the program"
+    assert "Mend what failed first" in done.stdout and "If that is meant" not in done.stdout
     command = [sys.executable, "-m", "moesim", "regress", "--jobs", "2", "--out", "two"]
     several = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment())
     assert several.returncode == 1 and "AttributeError" in several.stdout

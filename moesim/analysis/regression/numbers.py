@@ -101,6 +101,11 @@ class Verdict:
         return not self.changes and not self.notes
 
     @property
+    def failed(self) -> bool:
+        """Whether it did not run to its end, so that there are no numbers to compare."""
+        return any(note.kind == "failed" for note in self.notes)
+
+    @property
     def compared(self) -> list[str]:
         """Names of the runs that both have."""
         return [name for name in self.now.runs if name in self.before.runs] if self.now and self.before else []

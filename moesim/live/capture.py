@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from moesim.errors import InputError, Problem
 from moesim.live.capture_settings import CaptureConfig, sampled
 from moesim.live.generate import Generator, Sampler
 from moesim.live.overhead import measure
@@ -148,15 +149,31 @@ class Capture:
             cost = self._overhead() if self.blocks and self.config.overhead else {}
             kept = {"created": np.array(created)} | {f"overhead {name}": np.array(v) for name, v in cost.items()}
             self.stages.keep("facts", kept)
+        if "created" not in kept:
+            text = "does not say when it was made; remove it, and it will be made again"
+            raise InputError(Problem(str(self.work / "facts.npz"), text))
         cost = {name.removeprefix("overhead "): v.item() for name, v in kept.items() if name != "created"}
         return {"created": str(kept["created"]), "overhead": cost}
 
     def parts(self) -> Iterator[tuple[list[int], Arrays]]:
         """(numbers of the sequences, arrays) of every part, in order."""
         for name, rows in self._parts():
-            arrays = self.stages.read(name)
-            assert arrays is not None
-            yield rows, arrays
+            yield rows, self._kept(name, rows)
+
+    def _kept(self, name: str, rows: list[int]) -> Arrays:
+        """The arrays of a finished part. Raises InputError where they are not those of the sequences `rows`."""
+        arrays = self.stages.read(name) or {}
+        outputs = arrays.get("outputs", np.zeros(0, np.int64))
+        tokens = int(outputs.sum()) + sum(len(self.prompts[row].ids) for row in rows)
+        layers = len(self.blocks)
+        expected: dict[str, tuple[int, ...]] = {"outputs": (len(rows),), "ids": (int(outputs.sum()),)}
+        if layers:
+            expected |= dict.fromkeys(("experts", "weights"), (tokens, layers, self.k))
+        wrong = [key for key, shape in expected.items() if key not in arrays or arrays[key].shape != shape]
+        if wrong:
+            text = f"is not this capture's ({', '.join(wrong)} missing or of another size); remove it, and it will be "
+            raise InputError(Problem(str(self.work / f"{name}.npz"), text + "made again"))
+        return arrays
 
     def continued(self) -> Iterator[Prompt]:
         """The prompts, each with the continuation that it got."""
@@ -199,6 +216,7 @@ class Capture:
             with self.tracer() as tracer:
                 for row, output in generator.run(todo, tracer):
                     outputs[row], traced[row] = output, tracer.take(row)
+                    self._check_finite(traced[row])
                     progress.add(self.prompts[row].tokens)
         found = {
             "ids": np.concatenate([outputs[row] for row in rows]),
@@ -209,6 +227,11 @@ class Capture:
             for name in sorted({name for arrays in kept for name in arrays}):
                 found[name] = np.concatenate([arrays[name] for arrays in kept if name in arrays])
         return found
+
+    def _check_finite(self, routing: Routing) -> None:
+        if not np.isfinite(routing.weights).all():
+            text = f"its gates give weights that are not finite; is the checkpoint damaged, or {self.target.dtype} too "
+            raise InputError(Problem(self.target.name, text + "narrow for it (--dtype)?"))
 
     def _overhead(self) -> dict[str, Any]:
         everyone = frozenset(range(len(self.prompts)))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass, field
@@ -131,22 +132,23 @@ def load_dense(model: str | Path | None = None, device: str = "cpu") -> Dense:
     import torch
 
     try:
-        with _no_bars():
+        with no_bars():
             tokenizer = AutoTokenizer.from_pretrained(**located.source())
-            source: Any = {**located.source(), "dtype": torch.float32, "output_loading_info": True}
+            source: Any = {**located.source(), "dtype": torch.float32}
+            source |= {"output_loading_info": True, "ignore_mismatched_sizes": True}  # both for check_whole
             made: Any = AutoModelForCausalLM.from_pretrained(**source)
     except Exception as error:  # transformers raises many kinds for files that it cannot read
         text = f"cannot be loaded ({type(error).__name__}: {str(error)[:200]})"
         raise InputError(Problem(str(model or located.path.name), text)) from error
     loaded, info = made
-    check_whole(info, str(model or located.path.name))
+    check_whole(info, str(model or located.path.name), getattr(loaded.config, "num_hidden_layers", None))
     loaded.eval().requires_grad_(False)
     check_shape(loaded, str(model or PACKAGE))
     return Dense(loaded.to(device), tokenizer, located.name, sha, located.found)
 
 
 @contextmanager
-def _no_bars() -> Iterator[None]:
+def no_bars() -> Iterator[None]:
     """Without the progress bars of transformers, which come whether or not anybody looks; one of them has no switch."""
     from transformers.utils import logging
 
@@ -160,12 +162,17 @@ def _no_bars() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def check_whole(info: Any, name: str) -> None:
-    """Raises InputError where weights are missing or of other shapes: transformers would make them up."""
+def check_whole(info: Any, name: str, layers: int | None = None) -> None:
+    """Raises InputError where weights are missing or of other shapes, which transformers would make up, or where they
+    are of more than `layers` layers, which it would leave out."""
     for key, what in (("missing_keys", "lacks"), ("mismatched_keys", "has other shapes for")):
         if info.get(key):
             some = ", ".join(map(str, sorted(info[key])[:3]))
             raise InputError(Problem(name, f"its checkpoint {what} {some}; is it whole?"))
+    numbers = [re.search(r"\blayers\.(\d+)\.", str(key)) for key in info.get("unexpected_keys") or ()]
+    deepest = max((int(found[1]) + 1 for found in numbers if found), default=0)
+    if layers is not None and deepest > layers:
+        raise InputError(Problem(name, f"its checkpoint has {deepest} layers, its config.json {layers}"))
 
 
 def check_device(device: str) -> None:

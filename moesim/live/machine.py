@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from moesim import __version__
 from moesim.errors import InputError, Problem
 from moesim.live.timing import Timer
 
@@ -59,8 +60,8 @@ def short_name(device: torch.device) -> str:
 
 
 def installed(*packages: str) -> dict[str, str]:
-    """Versions of Python and of those packages that are there."""
-    found = {"python": platform.python_version()}
+    """Versions of Python, of this program and of those packages that are there."""
+    found = {"python": platform.python_version(), "moesim": __version__}
     for name in packages:
         try:
             found[name] = importlib.metadata.version(name)

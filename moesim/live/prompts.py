@@ -134,7 +134,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
         what = "is a folder" if path.is_dir() else "there is no such file"
         raise InputError(Problem(str(path), f"{what}; {EXPECTED}"))
     try:
-        data = path.read_bytes().decode("utf-8")
+        data = path.read_bytes().decode("utf-8-sig")
     except OSError as error:
         raise InputError(Problem(str(path), f"cannot be read ({error.strerror}); {EXPECTED}")) from error
     except UnicodeDecodeError as error:
@@ -148,7 +148,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 def _entry(text: str) -> tuple[dict[str, Any], list[str]]:
     try:
         entry = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         return {}, [f"is not JSON ({error}); is the file truncated?"]
     if not isinstance(entry, dict):
         return {}, [f"holds {json.dumps(entry)[:40]}; {EXPECTED}"]
@@ -163,6 +163,8 @@ def _entry_problems(entry: dict[str, Any]) -> list[str]:
     for key in ("text", *WORDS):
         if key in entry and not isinstance(entry[key], str):
             wrong.append(f"{key} is {json.dumps(entry[key])[:40]}; expected a string")
+        elif key in entry and any("\ud800" <= letter <= "\udfff" for letter in entry[key]):
+            wrong.append(f"{key} is {json.dumps(entry[key])[:40]}; it has half of a surrogate pair, which is no text")
     if entry.get("domain") == "":
         wrong.append("domain is empty; expected a name, or no domain")
     for key in ("ids", "continuation_ids"):

@@ -38,9 +38,16 @@ class Stages:
                         f"holds stages of another job ({', '.join(differ)} differ); give another --work, or remove it",
                     )
                 )
+        elif any(folder.glob("*.npz")):
+            what = f"holds stages, but no {record.name} that says of what; give another --work, or remove it"
+            raise InputError(Problem(str(folder), what))
         else:
-            with write_aside(record) as aside:
-                aside.write_text(text, encoding="utf-8")
+            try:
+                with write_aside(record) as aside:
+                    aside.write_text(text, encoding="utf-8")
+            except OSError as error:
+                what = f"cannot be written ({error.strerror}); give another --work"
+                raise InputError(Problem(str(folder), what)) from error
 
     def get(self, name: str, make: Callable[[], Arrays]) -> Arrays:
         """The arrays of stage `name`: read if they are there, else made and kept."""

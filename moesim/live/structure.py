@@ -80,7 +80,11 @@ def find_blocks(model: Any, place: str, device: str = "cpu") -> list[MoEBlock]:
     if not candidates:
         text = f"has no MoE block: {LOOKED_FOR}; none of its {sum(1 for _ in model.modules())} modules is that. "
         raise InputError(Problem(place, text + "Of a dense model --text-only captures the continuations"))
-    seen = probe(model, candidates, device)
+    try:
+        seen = probe(model, candidates, device)
+    except (RuntimeError, ValueError, IndexError) as error:  # a config that does not fit itself, such as k > experts
+        text = f"does not run on a few tokens ({str(error).splitlines()[0][:200]}); is its config.json damaged?"
+        raise InputError(Problem(place, text)) from error
     known = {id(value) for value in (*model.parameters(), *model.buffers())}
     blocks, problems = [], []
     for candidate, mine in sorted(zip(candidates, seen, strict=True), key=lambda pair: pair[1].order):
@@ -167,6 +171,8 @@ class _Gate:
     def scored(self) -> dict[str, Any] | None:
         """Places of scores that are zero but for the same number of experts of each token."""
         for at, part in enumerate(self.output):
+            if not part.numel():
+                continue
             chosen = (_flat(part) != 0).sum(dim=-1)
             k = int(chosen[0])
             wide = self.facts["logits"] is not None and part.shape[-1] == self.output[self.facts["logits"]].shape[-1]

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from moesim.errors import InputError, Problem
-from moesim.live.dense import PACKAGE, check_device, check_whole, load_dense
+from moesim.live.dense import PACKAGE, check_device, check_whole, load_dense, no_bars
 from moesim.live.prompts import Limits
 
 EXPECTED = f"expected a folder of moesim refactorize, a Hugging Face folder or id, a GGUF file, or {PACKAGE}"
@@ -60,6 +60,8 @@ def load_target(
     path = Path(model)
     if (path / "refactorized.json").is_file():
         return _refactorized(path, device, dtype, dense)
+    if dense is not None:
+        raise InputError(Problem("--dense", f"is {dense}, but {model} is no folder of moesim refactorize"))
     if model == PACKAGE or path.suffix == ".gguf":
         return _gguf(model, device, dtype)
     if path.exists() and not (path / "config.json").is_file():
@@ -85,16 +87,16 @@ def _gguf(model: str, device: str, dtype: str) -> Target:
 def _hugging_face(model: str, device: str, dtype: str, trust: bool) -> Target:
     from transformers import AutoModelForCausalLM
 
-    given = {"dtype": "auto" if dtype == "auto" else DTYPES[dtype], "trust_remote_code": trust}
+    given: Any = {"dtype": "auto" if dtype == "auto" else DTYPES[dtype], "trust_remote_code": trust}
+    given |= {"output_loading_info": True, "ignore_mismatched_sizes": True}  # both for check_whole
     try:
-        found: Any = AutoModelForCausalLM.from_pretrained(
-            model, output_loading_info=True, device_map={"": device}, **given
-        )
+        with no_bars():
+            found: Any = AutoModelForCausalLM.from_pretrained(model, device_map={"": device}, **given)
     except Exception as error:  # transformers, safetensors and the hub raise whatever they like
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise InputError(Problem(model, f"cannot be loaded ({reason[0]}); {EXPECTED}")) from error
     loaded, info = found
-    check_whole(info, model)
+    check_whole(info, model, getattr(loaded.config.get_text_config(), "num_hidden_layers", None))
     stored = getattr(loaded.config.get_text_config(), "dtype", None)
     width = stored.itemsize if isinstance(stored, torch.dtype) else 2
     return _target(loaded, _tokenizer(model, trust), Path(model).name if Path(model).exists() else model, width)

@@ -93,6 +93,7 @@ def test_a_capture_is_whole(run):
     assert (np.diff(trace.top_weights.astype(float), axis=2) <= 0).all()
     assert (np.sort(trace.top_experts[:, :, :2], axis=2) == np.sort(trace.experts, axis=2)).all()
     assert meta.key_bytes == 3 * 16 * 8 * 4  # gate, up and down of one expert, as stored: float32
+    assert {"python", "moesim", "torch", "transformers", "model_fingerprint"} <= set(meta.versions)
     assert (meta.created, meta.label, meta.dtype) == ("2026-01-02", "captured", "float32")
     assert sum(source.sequences for source in meta.prompts) == 11
     assert sum(source.tokens for source in meta.prompts) == trace.prompt_tokens.sum()
@@ -244,6 +245,23 @@ def test_a_damaged_part_is_told(run, tmp_path):
     run("moe", "t.parquet", "--work", "w", "--part", "4")
 
 
+def test_a_work_folder_that_was_put_together_by_hand_is_refused(run, tmp_path):
+    work = tmp_path / "w"
+    run("moe", "t.parquet", "--work", "w", "--part", "4")
+    kept = {name: (work / name).read_bytes() for name in ("identity.json", "part-00000.npz", "facts.npz")}
+    swapped = {"part-00000.npz": (work / "part-00001.npz").read_bytes(), "facts.npz": kept["part-00000.npz"]}
+    for name, told in (("part-00000.npz", "is not this capture's ("), ("facts.npz", "does not say when it was made")):
+        (work / name).write_bytes(swapped[name])
+        assert f"{name}: {told}" in run("moe", "t.parquet", "--work", "w", "--part", "4", code=2)
+        (work / name).write_bytes(kept[name])
+    (work / "identity.json").unlink()
+    assert "w: holds stages, but no identity.json" in run("other", "t.parquet", "--work", "w", "--part", "4", code=2)
+
+
+def test_a_work_folder_that_cannot_be_is_told(run, prompts):
+    assert "cannot be written (" in run("moe", "t.parquet", "--work", str(prompts / "w"), code=2)
+
+
 def test_all_mistakes_are_told_at_once_and_nothing_is_written(run, prompts, tmp_path):
     prompts.write_text(prompts.read_text()[:-40] + "\n" + '{"ids": [1], "output": 500}\n{"ids": [77]}\n')
     settings = ("--temperature", "-1", "--end-of-text", "never", "--continuations", "no")
@@ -287,6 +305,44 @@ def test_a_damaged_checkpoint_is_refused(run, models, damage):
         save_file({name: value for name, value in tensors.items() if name != dropped}, weights, {"format": "pt"})
     text = run(damage, code=2)
     assert "its checkpoint lacks model.layers.1" in text if damage == "lacking" else "cannot be loaded" in text
+
+
+CONFIGS = {
+    "none": ({"num_experts_per_tok": 0}, "cannot be seen"),
+    "more": ({"num_experts_per_tok": 9}, "does not run on a few tokens (selected index k out of range)"),
+    "other experts": ({"num_local_experts": 6}, "its checkpoint has other shapes for "),
+    "deeper": ({"num_hidden_layers": 5}, "its checkpoint lacks model.layers.4."),
+    "shallower": ({"num_hidden_layers": 3}, "its checkpoint has 4 layers, its config.json 3"),
+}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_config_that_does_not_fit_its_checkpoint_is_refused(run, models, name):
+    import shutil
+
+    folder = models / name
+    shutil.copytree(models / "moe", folder)
+    changed, told = CONFIGS[name]
+    config = json.loads((folder / "config.json").read_text()) | changed
+    (folder / "config.json").write_text(json.dumps(config))
+    assert told in run(name, code=2)
+
+
+def test_weights_that_are_no_numbers_are_told(run, models):
+    import shutil
+
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(models / "moe", models / "nan")
+    weights = models / "nan" / "model.safetensors"
+    tensors = load_file(weights)
+    tensors["model.layers.2.mlp.gate.weight"][3] = torch.nan
+    save_file(tensors, weights, {"format": "pt"})
+    assert "nan: its gates give weights that are not finite" in run("nan", code=2)
+
+
+def test_a_dense_model_beside_one_that_needs_none_is_refused(run):
+    assert "--dense: is elsewhere, but " in run("moe", "t.parquet", "--dense", "elsewhere", code=2)
 
 
 def test_top_must_fit_the_experts(run):

@@ -90,12 +90,19 @@ def test_files_that_are_none_are_told(tmp_path):
         (lambda f: f.mkdir(), "is a folder; expected JSONL"),
         (lambda f: f.write_text("\n\n"), "holds no prompts; expected JSONL"),
         (lambda f: f.write_bytes(b'{"ids": [1]}\n\xff\xfe'), ":2: is not UTF-8"),
+        (lambda f: f.write_text("[" * 100_000), ":1: is not JSON"),
+        (lambda f: f.write_text('{"ids": [1], "domain": "\\ud800"}'), ":1: domain is "),
     ):
         file = tmp_path / str(len(list(tmp_path.iterdir())))
         make(file)
         with pytest.raises(InputError) as told:
             read(file)
         assert text in str(told.value)
+
+
+def test_a_byte_order_mark_is_no_mistake(tmp_path):
+    (tmp_path / "p.jsonl").write_bytes(b'\xef\xbb\xbf{"ids": [1]}\r\n{"ids": [2]}\r\n')
+    assert [prompt.ids.tolist() for prompt in read(tmp_path / "p.jsonl")] == [[1], [2]]
 
 
 def test_many_mistakes_are_counted(tmp_path):

@@ -17,7 +17,7 @@ from moesim.trace.meta import PromptSource, RoutingMeta
 from moesim.trace.routing import RoutingTrace
 from moesim.trace.writing import RoutingWriter, routing_writer
 
-PACKAGES = ("moesim", "torch", "transformers", "numpy", "pyarrow")
+PACKAGES = ("torch", "transformers", "numpy", "pyarrow")
 SLOTS = "experts of a token stand in the order of their weights. "
 WEIGHTS = {
     "called": "weights are those that the experts' outputs are multiplied by. ",

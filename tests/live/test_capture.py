@@ -259,7 +259,7 @@ def test_a_work_folder_that_was_put_together_by_hand_is_refused(run, tmp_path):
 
 
 def test_a_work_folder_that_cannot_be_is_told(run, prompts):
-    assert "cannot be written (" in run("moe", "t.parquet", "--work", str(prompts / "w"), code=2)
+    assert "no folder that can be written" in run("moe", "t.parquet", "--work", str(prompts / "w"), code=2)
 
 
 def test_all_mistakes_are_told_at_once_and_nothing_is_written(run, prompts, tmp_path):

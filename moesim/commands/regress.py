@@ -84,7 +84,7 @@ def _baselines(suite: Suite, update: bool) -> dict[str, Numbers | None]:
 
     gather = Gather()
     names = {check.name for check in suite.checks}
-    baselines.check_files(suite.baselines, sorted(names))
+    baselines.check_files(suite.baselines, sorted(names), update)
     if suite.whole:
         names |= set(baselines.known(suite.baselines))
     found = {name: gather(lambda name=name: baselines.read(suite.baselines, name)) for name in sorted(names)}  # type: ignore[misc]

@@ -13,7 +13,7 @@ import yaml
 
 from moesim.analysis.regression.numbers import SEPARATOR, Number, Numbers, RunNumbers
 from moesim.errors import InputError, Problem
-from moesim.files import write_aside
+from moesim.files import why_not_in, write_aside
 from moesim.summary import cell
 
 HEAD = ["run", "metric", "value"]
@@ -83,8 +83,12 @@ def _is_ours(path: Path) -> bool:
         return False
 
 
-def check_files(folder: Path, names: Iterable[str]) -> None:
-    """Raise InputError where a file that baselines would replace is something else."""
+def check_files(folder: Path, names: Iterable[str], update: bool) -> None:
+    """Raise InputError where the folder cannot be one, or a file that baselines would replace is something else."""
+    if folder.exists() and not folder.is_dir():
+        raise InputError(Problem(str(folder), "is a file; baselines are kept in a folder"))
+    if update and (why := why_not_in(folder)):
+        raise InputError(Problem(str(folder), f"baselines cannot be written: {why}"))
     paths = [folder / f"{name}{ending}" for name in names for ending in (NUMBERS, ABOUT)]
     text = "is no file of baselines, and would be replaced by one; give another folder as baselines"
     if wrong := [Problem(str(path), text) for path in paths if path.exists() and not _is_ours(path)]:

@@ -215,6 +215,17 @@ def test_damaged_baselines_are_bad_input(folder: Path) -> None:
     assert call(folder, "--update").exit_code == 0 and call(folder).exit_code == 0, "update replaces what is damaged"
 
 
+def test_baselines_are_kept_in_a_folder(tmp_path: Path) -> None:
+    regression(tmp_path, baselines="tiny.yaml")
+    for words in ((), ("--update",)):
+        done = call(tmp_path, *words)
+        assert done.exit_code == 2 and "tiny.yaml: is a file; baselines are kept in a folder" in done.stderr
+    regression(tmp_path, baselines="tiny.yaml/deeper")
+    done = call(tmp_path, "--update")
+    assert done.exit_code == 2 and "baselines cannot be written: " in done.stderr and "tiny.yaml" in done.stderr
+    assert not (tmp_path / "results").exists()
+
+
 def test_files_that_are_no_baselines_are_neither_replaced_nor_removed(tmp_path: Path) -> None:
     path = regression(tmp_path, baselines=".")
     others = {name: (tmp_path / name).read_bytes() for name in ("tiny.yaml", "regression.yaml")}

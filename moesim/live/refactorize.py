@@ -18,7 +18,7 @@ from moesim.live.corpus import DOMAINS, Work, load_works
 from moesim.live.deltas import PROJECTIONS
 from moesim.live.dense import Dense, check_device, load_dense, locate
 from moesim.live.domain_job import DomainJob
-from moesim.live.fine_grained import FineGrainedBlock, Gate
+from moesim.live.fine_grained import FineGrainedBlock, Gate, widths
 from moesim.live.fine_grained_job import FineGrainedJob
 from moesim.live.local_texts import LOCAL_DOMAINS, local_works
 from moesim.live.machine import installed
@@ -88,6 +88,7 @@ def refactorize(request: Request, dense: Dense | None = None) -> Record:
     works, domains, corpus = find_texts(request)
     loaded = dense or load_dense(request.model, request.device)
     config = request.config
+    _check_widths(config, loaded.model.config.intermediate_size)
     texts = choose_texts(works, domains, loaded.encode, config)
     identity = {"config": config.model_dump(mode="json"), "model": loaded.digest, "texts": texts.digest()}
     stages = Stages(request.work, identity, quiet=request.quiet)
@@ -132,6 +133,16 @@ def _check_out(out: Path) -> None:
     if others:
         text = f"{out} holds other things ({', '.join(sorted(others)[:3])}); give a new folder"
         raise InputError(Problem("--out", text))
+
+
+def _check_widths(config: RefactorConfig, channels: int) -> None:
+    """Raises InputError where an expert would have no channels."""
+    if config.scheme == "domains" and not round(config.share * channels):
+        text = f"is {config.share:g}: of {channels} channels an expert would have none"
+        raise InputError(Problem("--set share", text))
+    if config.scheme == "fine-grained" and widths(channels, config.experts, config.shared)[1] < 1:
+        text = f"are {config.experts} and {config.shared:g}: of {channels} channels an expert would have none"
+        raise InputError(Problem("--set experts, shared", text))
 
 
 @dataclass(frozen=True, slots=True)

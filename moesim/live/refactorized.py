@@ -183,7 +183,7 @@ def read_record(folder: Path | str) -> Record:
         raise InputError(Problem(str(folder), f"holds no {RECORD}; expected a finished folder of moesim refactorize"))
     try:
         return Record.model_validate(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise InputError(Problem(str(path), f"is truncated or damaged ({error})")) from error
     except ValidationError as error:
         raise InputError(
@@ -213,6 +213,8 @@ def _read_parts(folder: Path, record: Record) -> dict[str, Arrays]:
 
 def _check(folder: Path, record: Record, parts: dict[str, Arrays], dense: Dense) -> None:
     problems = []
+    if record.k > record.experts:
+        problems.append(Problem(str(folder / RECORD), f"k is {record.k}, but there are {record.experts} experts"))
     if dense.digest != record.base.sha256:
         text = f"was made from {record.base.name} ({record.base.sha256[:12]}...), not from {dense.name} "
         problems.append(Problem(str(folder), text + f"({dense.digest[:12]}...)"))

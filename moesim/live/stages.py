@@ -19,6 +19,17 @@ Arrays = dict[str, np.ndarray]
 DAMAGED = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
 
 
+class Kept(Arrays):
+    """Arrays of a file; to ask for one that is not in it raises InputError."""
+
+    def __init__(self, path: Path, arrays: Arrays) -> None:
+        super().__init__(arrays)
+        self._path = path
+
+    def __missing__(self, key: str) -> np.ndarray:
+        raise InputError(Problem(str(self._path), f"holds no {key}; remove it, and it will be made again"))
+
+
 class Stages:
     """A work folder for one configuration. Raises InputError where it holds the stages of another, or damaged ones."""
 
@@ -81,7 +92,7 @@ def read_arrays(path: Path) -> Arrays:
     """All arrays of an npz file. Raises InputError where it is cut short or damaged."""
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as kept:
-            return {key: kept[key] for key in kept.files}
+            return Kept(path, {key: kept[key] for key in kept.files})
     except DAMAGED as error:
         text = f"is truncated or damaged ({error}); remove it, and it will be made again"
         raise InputError(Problem(str(path), text)) from error

@@ -87,7 +87,7 @@ def read_texts(path: Path) -> tuple[list[Work], tuple[str, ...]]:
     is held out. Raises InputError naming every bad line.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(Problem(str(path), f"cannot be read as UTF-8 text ({error})")) from error
     units: dict[tuple[str, str, str, Split], list[str]] = {}
@@ -118,13 +118,15 @@ def read_texts(path: Path) -> tuple[list[Work], tuple[str, ...]]:
 def _row(line: str) -> dict[str, str]:
     try:
         row = json.loads(line)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"is no JSON ({error})") from error
     needed = [row.get(name) for name in ("text", "domain")] if isinstance(row, dict) else [None]
     if not all(isinstance(value, str) and value for value in needed):
         raise ValueError('must be an object with non-empty strings "text" and "domain"')
     if not all(isinstance(value, str) for value in row.values()):
         raise ValueError("holds a value that is no string")
+    if any("\ud800" <= letter <= "\udfff" for value in row.values() for letter in value):
+        raise ValueError("holds half of a surrogate pair, which is no text")
     if row.get("split", "train") not in ("train", "held-out"):
         raise ValueError(f'split is {row["split"]!r}; it must be "train" or "held-out"')
     return row

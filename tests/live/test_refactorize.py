@@ -168,6 +168,23 @@ def test_another_job_in_the_work_folder_is_refused(make, tmp_path):
         make(tmp_path)
 
 
+@pytest.mark.parametrize("stage", ["created", "experts", "labels-0-0000", "router-0", "quality-0"])
+def test_a_stage_with_other_arrays_is_refused(make, tmp_path, stage):
+    make(tmp_path)
+    np.savez(tmp_path / "work" / f"{stage}.npz", other=np.zeros(1))
+    with pytest.raises(InputError, match=rf"{stage}.*remove it, and it will be made again"):
+        make(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "settings"),
+    [("domains", {"share": 0.01}), ("fine-grained", {"experts": 25}), ("fine-grained", {"shared": 0.95})],
+)
+def test_experts_without_channels_are_refused(make, tmp_path, scheme, settings):
+    with pytest.raises(InputError, match="of 24 channels an expert would have none"):
+        make(tmp_path, scheme, **settings)
+
+
 @pytest.mark.parametrize("name", ["experts.npz", "gates.npz", "deltas.npz", "refactorized.json"])
 @pytest.mark.parametrize("how", ["truncated", "changed", "missing"])
 def test_a_damaged_folder_is_refused(finished, tmp_path, dense_again, name, how):
@@ -186,7 +203,12 @@ def test_another_dense_model_or_scheme_is_refused(finished, tmp_path, dense_agai
     other = dense_again()
     with pytest.raises(InputError, match=r"was made from tiny \(no file\.\.\.\), not from tiny \(other"):
         load_refactorized(finished, model=Dense(other.model, other.tokenizer, "tiny", "other"))
-    wrong = (("layers", 4, "layers is 4; the model has 3"), ("version", 2, "version"), ("scheme", "domains", "scheme"))
+    wrong = (
+        ("k", 5, "k is 5, but there are 4 experts"),
+        ("layers", 4, "layers is 4; the model has 3"),
+        ("version", 2, "version"),
+        ("scheme", "domains", "scheme"),
+    )
     for key, value, text in wrong:
         folder = shutil.copytree(finished, tmp_path / key)
         record = json.loads((folder / "refactorized.json").read_text())

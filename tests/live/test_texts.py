@@ -37,10 +37,10 @@ def test_a_users_texts_are_works_by_domain_and_split(tmp_path):
 
 def test_every_bad_line_is_named(tmp_path):
     good = {"domain": "a", "text": "x"}
-    path = lines(tmp_path, "{", {"text": "x"}, good | {"split": "test"}, good | {"text": 3})
+    bad = ("{", {"text": "x"}, good | {"split": "test"}, good | {"text": 3}, "[" * 100_000, good | {"text": "\ud800"})
     with pytest.raises(InputError) as error:
-        read_texts(path)
-    assert [problem.place[-6:] for problem in error.value.problems] == ["line 1", "line 2", "line 3", "line 4"]
+        read_texts(lines(tmp_path, *bad))
+    assert [problem.place[-6:] for problem in error.value.problems] == [f"line {n}" for n in range(1, 7)]
     with pytest.raises(InputError, match="1 domains; experts need at least 2"):
         read_texts(lines(tmp_path, {"domain": "a", "text": "x"}))
     with pytest.raises(InputError, match="cannot be read"):

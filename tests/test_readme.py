@@ -7,9 +7,11 @@ import shutil
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from moesim import policy
 from moesim.check.toy import run
+from moesim.cli import app
 from moesim.experiment import PolicySpec
 from moesim.files import shipped
 
@@ -20,6 +22,12 @@ def example() -> str:
     found = re.findall(r"```python\n(# policies/cache/.*?)```", README.read_text(), re.S)
     assert len(found) == 1
     return found[0]
+
+
+def test_it_passes_the_check_that_the_readme_recommends(tmp_path: Path) -> None:
+    (tmp_path / "layer_cycle.py").write_text(example())
+    done = CliRunner().invoke(app, ["policies", "check", str(tmp_path / "layer_cycle.py")])
+    assert done.exit_code == 0, done.output
 
 
 def test_the_policy_of_the_readme_is_one_file_of_under_25_lines() -> None:

@@ -132,7 +132,8 @@ def _fit(table: Path, found: list[Setting], ours: Results, theirs: Results) -> s
     layer, key = fit(layers, rows)
     names = "; ".join(setting.name for setting in found)
     live = theirs.summary["label_live"].iloc[0]
-    write_fit(table, layer, key, f"fitted to mean step times of live runs of {len(found)} settings ({names}): {live}")
+    source = f"fitted to mean step times of live runs of {len(found)} settings ({names}): {live}"
+    layer, key = write_fit(table, layer, key, source)
     load_costs(table, shape=file.shape)
     return f"{table}: {layer:,} ns a layer and {key:,} ns a loaded key, fitted to {names}"
 

@@ -49,8 +49,11 @@ def with_fit(document: dict[str, Any], layer: int, key: int, source: str) -> dic
     return _shifted(base, {LAYER: layer, KEY: key}, rows)
 
 
-def write_fit(path: Path, layer: int, key: int, source: str) -> None:
-    """Change the table of that path. Raises InputError where it is none that was measured over tokens."""
+def write_fit(path: Path, layer: int, key: int, source: str) -> tuple[int, int]:
+    """Change the table of that path; what it has now, where no time may fall below 0.
+
+    Raises InputError where it is none that was measured over tokens.
+    """
     document = json.loads(path.read_text(encoding="utf-8"))
     file = CostFile.model_validate(document)
     if file.label != "MEASURED" or list(file.components["layer_rest"].axes) != ["tokens"]:
@@ -59,6 +62,8 @@ def write_fit(path: Path, layer: int, key: int, source: str) -> None:
     CostFile.model_validate(made)
     with write_aside(path) as aside:
         aside.write_text(text_of(made), encoding="utf-8")
+    known = _known(made)
+    return known[LAYER], known[KEY]
 
 
 def _known(document: dict[str, Any]) -> dict[str, int]:

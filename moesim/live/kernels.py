@@ -20,6 +20,8 @@ from moesim.hardware.shape import ModelShape
 from moesim.live.weights import ExpertForm, LayerWeights, RandomWeights, StepWeights, attention_form
 
 EPS = 1e-5
+MOST_GROUPS = 1023
+"""slots of one grouped product: a GPU's kernel refuses more"""
 ROPE_BASE = 10_000.0
 
 

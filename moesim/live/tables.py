@@ -13,6 +13,7 @@ import torch
 from moesim.files import write_aside
 from moesim.hardware.amounts import amount
 from moesim.hardware.files import CostFile, LinkFile, text_of
+from moesim.hardware.fitted import unfitted
 from moesim.live import machine
 from moesim.live.bench import Room
 from moesim.live.points import real
@@ -157,7 +158,10 @@ def profile(settings: Settings, folder: Path, *, quiet: bool = False) -> dict[st
 
 
 def known_sections(settings: Settings, path: Path) -> dict[str, Any]:
-    """Sections of a table measured on this device for this shape, and its command; nothing where it was not."""
+    """Sections of a table measured on this device for this shape, and its command; nothing where it was not.
+
+    They are as they were measured: what was fitted to the table (`moesim.hardware.fitted`) is not in them.
+    """
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
         file = CostFile.model_validate(document)
@@ -166,6 +170,7 @@ def known_sections(settings: Settings, path: Path) -> dict[str, Any]:
     here = machine.describe(settings.device, settings.threads), settings.shape.model_copy(update=UNTOLD)
     if file.label != "MEASURED" or (file.device, file.shape) != here:
         return {}
+    document = unfitted(document)
     parts, variants = document["components"], document["variants"]
     found = {name: parts[name] for name in KERNELS if name in parts}
     other = next((way for way in OTHER if f"experts_{way}" in variants), "grouped")

@@ -54,5 +54,7 @@ def test_only_a_measured_table_is_fitted(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="only a MEASURED table"):
         write_fit(path, 1, 1, "runs")
     path.write_text(json.dumps(table()))
-    write_fit(path, 1, 1, "runs")
+    assert write_fit(path, 1, 1, "runs") == (1, 1)
     assert json.loads(path.read_text()) == with_fit(table(), 1, 1, "runs")
+    least = -min(table()["components"]["layer_rest"]["ns"])
+    assert write_fit(path, -(10**9), 2, "runs") == (least, 2), "what is said is what was written"

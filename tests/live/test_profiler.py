@@ -13,6 +13,7 @@ torch = pytest.importorskip("torch", reason="needs the live extra (torch)")
 from moesim.errors import InputError  # noqa: E402
 from moesim.hardware.costs import load_costs  # noqa: E402
 from moesim.hardware.files import ARGUMENTS  # noqa: E402
+from moesim.hardware.fitted import write_fit  # noqa: E402
 from moesim.hardware.grid import CostRangeError  # noqa: E402
 from moesim.hardware.link import load_link  # noqa: E402
 from moesim.hardware.shape import ModelShape  # noqa: E402
@@ -117,6 +118,15 @@ def test_one_part_is_measured_again_and_the_rest_stays(tmp_path: Path) -> None:
     assert second["command"] == "moesim profile; again; again"
     small = settings(shape=SHAPE.model_copy(update={"vocab": 16}), what=("gate",))
     assert profile(small, tmp_path, quiet=True) == {}, "another shape's table is no part of this one"
+
+
+def test_what_was_fitted_is_no_part_of_what_was_measured(tmp_path: Path) -> None:
+    path = profile(settings(), tmp_path, quiet=True)["costs"]
+    first = json.loads(path.read_text())
+    write_fit(path, 1000, 50, "runs")
+    assert json.loads(path.read_text())["components"]["layer_rest"] != first["components"]["layer_rest"]
+    second = json.loads(profile(settings(what=("host",)), tmp_path, quiet=True)["costs"].read_text())
+    assert second["components"] == first["components"] and second["constants"] == first["constants"]
 
 
 def test_a_table_that_was_cut_off_or_is_another_shapes_is_refused(tmp_path: Path) -> None:

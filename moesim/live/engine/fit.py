@@ -30,6 +30,10 @@ def check(plans: Sequence[Plan], options: Options) -> None:
         raise InputError(Problem("--device", text)) from None
     if device.type == "cuda" and not torch.cuda.is_available():
         found[Problem("--device", f"torch {torch.__version__} finds no GPU here; use --device cpu")] = None
+    elif device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        # Nothing of it can be asked: what the experiments lack is said when there is a device.
+        count = torch.cuda.device_count()
+        raise InputError(Problem("--device", f"{options.device!r} is not there; torch finds {count}: cuda:0 and on"))
     elif device.type not in ("cpu", "cuda"):
         found[Problem("--device", f"{options.device!r} is not run here; cpu, cuda or cuda:N")] = None
     for source, run in [(plan.source, run) for plan in plans for run in plan.runs()]:

@@ -19,7 +19,7 @@ from moesim.hardware.keys import Keys
 from moesim.hardware.shape import ModelShape
 from moesim.live.copies import HostPool, Slots
 from moesim.live.engine.streams import Piece
-from moesim.live.kernels import Batch, KVCache, Pieces, Prompt, Router, ffn, synchronize
+from moesim.live.kernels import MOST_GROUPS, Batch, KVCache, Pieces, Prompt, Router, ffn, synchronize
 from moesim.live.weights import ExpertForm, LayerWeights, RandomWeights, StepWeights, dtype_of
 from moesim.sim.engine import ATTENTION, EXPERTS, GATE, REST, ROUTER
 from moesim.sim.work import Part, rows_of
@@ -88,6 +88,15 @@ def grow(cache: KVCache, places: int) -> None:
         for layer, tensor in enumerate(tensors):
             tensors[layer] = torch.cat([tensor, tensor.new_zeros(places, *tensor.shape[1:])])
             synchronize(tensor.device)
+
+
+def spans(slots: Sequence[int], most: int) -> list[slice]:
+    """Slots in ascending order, cut into parts that lie within `most` slots of the pool each."""
+    starts = [0]
+    for at, slot in enumerate(slots):
+        if slot - slots[starts[-1]] >= most:
+            starts.append(at)
+    return [slice(first, end) for first, end in zip(starts, [*starts[1:], len(slots)], strict=True)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,20 +271,22 @@ class LiveModel:
         slots = [slot_of(key) for key in ordered]
         places = [routed.of[expert_of[key]] for key in ordered]
         if self.grouped:
-            return [(EXPERTS, self._grouped(slots, places, routed))]
+            return [(EXPERTS, self._grouped(slots[part], places[part], routed)) for part in spans(slots, MOST_GROUPS)]
         buffers = [self.slots.rows[slot] for slot in slots]
         rows, shares = [routed.rows[at] for at in places], [routed.shares[at] for at in places]
         return [(EXPERTS, lambda: self.pieces.looped(self.normed, buffers, rows, shares, self.hidden))]
 
     def _grouped(self, slots: Sequence[int], places: Sequence[slice], routed: Routed) -> Callable[[], None]:
-        count = np.zeros(len(self.slots.rows), dtype=np.int32)
-        count[list(slots)] = [at.stop - at.start for at in places]
+        """A grouped product over the part of the pool from the first to the last of `slots`, which ascend."""
+        pool = self.slots.rows[slots[0] : slots[-1] + 1]
+        count = np.zeros(len(pool), dtype=np.int32)
+        count[np.array(slots) - slots[0]] = [at.stop - at.start for at in places]
         ends = self._put(count.cumsum(dtype=np.int32))
         index = self._put(np.concatenate([np.arange(at.start, at.stop) for at in places]))
 
         def run() -> None:
             rows, shares = routed.rows[index], routed.shares[index]
-            self.pieces.grouped(self.normed, self.slots.rows, ends, rows, shares, self.hidden)
+            self.pieces.grouped(self.normed, pool, ends, rows, shares, self.hidden)
 
         return run
 

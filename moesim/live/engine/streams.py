@@ -22,6 +22,10 @@ Piece = tuple[int, Callable[[], object]]
 """part of the step that its time goes to (`moesim.sim.engine.PARTS`), and what runs"""
 
 
+MARKS = 20
+"""tries of which the best says how the clocks of host and device are related"""
+
+
 class Ran(NamedTuple):
     """A piece that has run; times in ns of the run."""
 
@@ -126,9 +130,15 @@ class CudaStream(Stream):
         self._waiting: SimpleQueue[tuple[torch.cuda.Event, frozenset[int] | None] | None] = SimpleQueue()
         self._marks: list[tuple[int, torch.cuda.Event, torch.cuda.Event]] = []
         self._thread.start()
-        self._base, self._base_at = self._event(), clock()
-        self._base.synchronize()
-        self._base_at = (self._base_at + clock()) // 2
+        self._base, self._base_at = min((self._mark() for _ in range(MARKS)), key=lambda mark: mark[2])[:2]
+
+    def _mark(self) -> tuple[torch.cuda.Event, int, int]:
+        """An event, when it was (`clock`), and how far off that may be."""
+        before = clock()
+        event = self._event()
+        event.synchronize()
+        after = clock()
+        return event, (before + after) // 2, after - before
 
     def _event(self, *, blocking: bool = False) -> torch.cuda.Event:
         event = torch.cuda.Event(enable_timing=not blocking, blocking=blocking)
@@ -153,10 +163,17 @@ class CudaStream(Stream):
         marks, self._marks = self._marks, []
         if marks:
             marks[-1][2].synchronize()
-        return [Ran(part, self._at(begun), self._at(ended)) for part, begun, ended in marks]
+        found = [Ran(part, self._at(begun), self._at(ended)) for part, begun, ended in marks]
+        if marks:  # the next ones are counted from here: a time between events is a float of 24 bits
+            self._base_at += self._since_base(marks[-1][2])
+            self._base = marks[-1][2]
+        return found
 
     def _at(self, event: torch.cuda.Event) -> int:
-        return self.shared.since(self._base_at + round(self._base.elapsed_time(event) * 1e6))
+        return self.shared.since(self._base_at + self._since_base(event))
+
+    def _since_base(self, event: torch.cuda.Event) -> int:
+        return round(self._base.elapsed_time(event) * 1e6)
 
     def close(self) -> None:
         self._waiting.put(None)

@@ -131,7 +131,7 @@ def _other() -> Any:
     return SimpleNamespace(steps={name: [1] * 12 for name in differences.COUNTED})
 
 
-def test_all_that_cannot_be_run_is_said_at_once(experiment: Path) -> None:
+def test_all_that_cannot_be_run_is_said_at_once(experiment: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wrong = live(experiment, "--throttle", "fast", "--experts", "some")
     assert wrong.exit_code == 2 and "--throttle" in wrong.output and "auto, grouped, looped" in wrong.output
     assert live(experiment, "--throttle-fixed", 3).exit_code == 2
@@ -142,6 +142,10 @@ def test_all_that_cannot_be_run_is_said_at_once(experiment: Path) -> None:
     assert live(experiment, "--device", "abacus").exit_code == 2
     if not torch.cuda.is_available():
         assert "finds no GPU here" in live(experiment, "--device", "cuda").output
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    other = live(experiment, "--device", "cuda:2")
+    assert other.exit_code == 2 and "torch finds 2" in other.output
     assert not Path("results").exists()
 
 

@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch", reason="needs the live extra (torch)")
 import numpy as np  # noqa: E402
 
 from moesim.live.engine.machine import Options  # noqa: E402
-from moesim.live.engine.model import LiveModel  # noqa: E402
+from moesim.live.engine.model import LiveModel, spans  # noqa: E402
 from moesim.live.kernels import Batch, KVCache, Pieces, Prompt, ffn  # noqa: E402
 from moesim.sim.workload import Request  # noqa: E402
 from tests.live.engine.small import both, inputs_of, weights  # noqa: E402
@@ -53,10 +53,14 @@ def alone(inputs: Any, request: Request, ids: list[int]) -> list[int]:
 
 
 @pytest.mark.parametrize("router", ["decoupled", "layerwise"])
-@pytest.mark.parametrize(("k", "start", "grouped"), [(1, "eager", False), (2, "index", False), (2, "barrier", True)])
+@pytest.mark.parametrize(
+    ("k", "start", "grouped"), [(1, "eager", False), (2, "index", False), (2, "barrier", True), (2, "eager", 2)]
+)
 def test_every_token_is_that_of_the_request_alone(
-    monkeypatch: pytest.MonkeyPatch, router: str, k: int, start: str, grouped: bool
+    monkeypatch: pytest.MonkeyPatch, router: str, k: int, start: str, grouped: int
 ) -> None:
+    if grouped > 1:  # slots of one product
+        monkeypatch.setattr("moesim.live.engine.model.MOST_GROUPS", grouped)
     said: dict[int, list[int]] = {}
     of: dict[int, tuple[Request, list[int]]] = {}
     right = LiveModel._read_tokens
@@ -74,7 +78,7 @@ def test_every_token_is_that_of_the_request_alone(
     inputs = inputs_of(made, layers=LAYERS, experts=EXPERTS, router=router, k=k, weights=shares)
     _, executed = both(
         inputs,
-        options=Options(grouped=grouped),
+        options=Options(grouped=bool(grouped)),
         schedule="frozen",
         traffic={"kind": "all", "requests": 4},
         scheduler={"batch": "chunked-prefill", "max_requests": 3, "max_tokens": 5},
@@ -88,3 +92,9 @@ def test_every_token_is_that_of_the_request_alone(
         request, ids = of[number]
         assert len(tokens) == request.output
         assert alone(inputs, request, ids)[request.prompt - 1 :] == tokens
+
+
+def test_a_grouped_product_takes_as_many_slots_as_a_kernel_allows() -> None:
+    assert spans([4], 1) == [slice(0, 1)]
+    assert spans([0, 3, 4, 9, 12], 4) == [slice(0, 2), slice(2, 3), slice(3, 5)]
+    assert spans(list(range(0, 1664, 26)), 1023) == [slice(0, 40), slice(40, 64)]

@@ -89,6 +89,7 @@ class ToyLink:
     device: str = "none"
     label: str = "ESTIMATED"
     digest: str = "toy"
+    most: int | None = None
 
     @property
     def lacks(self) -> Sequence[str]:

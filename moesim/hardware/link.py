@@ -28,7 +28,7 @@ class Times:
         """Nanoseconds of one copy of `bytes`, its fixed cost included, rounded up.
 
         Measured points are joined by lines. A copy below the first point takes as long as that one; above the last it
-        goes on at the speed between the last two (a long copy only repeats itself, so this is no extrapolation error).
+        goes on at the speed between the last two, which an experiment must allow (see `LinkTable.most`).
         """
         if not self._bytes:
             return self.fixed_ns - (-bytes * SECOND // self.bytes_per_second)
@@ -60,6 +60,11 @@ class LinkTable:
         self.both_ways = (
             (Fraction(str(both.to_device)), Fraction(str(both.to_host))) if both else (Fraction(1), Fraction(1))
         )
+
+    @property
+    def most(self) -> int | None:
+        """Bytes of the largest copy that was measured; None where a formula gives the times of all."""
+        return self.speed.points[-1][0] if self.speed.points else None
 
     @property
     def estimated(self) -> bool:

@@ -66,6 +66,7 @@ def check(config: Experiment, inputs: Inputs) -> list[Problem]:
         *_check_levels(config, inputs.trace),
         *_check_cpu(config, inputs.costs),
         *_check_devices(inputs),
+        *_check_sizes(config, inputs),
     ]
 
 
@@ -135,6 +136,18 @@ def _check_devices(inputs: Inputs) -> list[Problem]:
     text = (
         f"{link.name} was measured on {link.device!r}, and cost table {costs.name} on {costs.device!r}; take the link "
         f"that was measured with it, or an ESTIMATED one"
+    )
+    return [Problem("link", text)]
+
+
+def _check_sizes(config: Experiment, inputs: Inputs) -> list[Problem]:
+    """A link that was measured must have been measured for copies as large as the largest chunk."""
+    link, largest = inputs.link, min(config.machine.chunk_bytes, max(keys_of(inputs).sizes))
+    if link.most is None or largest <= link.most or config.allow_extrapolation:
+        return []
+    text = (
+        f"{link.name} was measured for copies of up to {link.most:,} bytes, and a chunk here has {largest:,}; measure "
+        f"larger ones (moesim profile --sizes), take a smaller machine.chunk_bytes, or allow_extrapolation: true"
     )
     return [Problem("link", text)]
 

@@ -59,6 +59,20 @@ def test_two_measured_tables_are_of_one_machine() -> None:
     ]
 
 
+def test_a_measured_link_reaches_as_far_as_the_largest_chunk() -> None:
+    def of(most: int | None, **changes: Any) -> list[tuple[str, str]]:
+        inputs = Inputs(trace(DECODED, layers=2), shape(2, 4), ToyCosts(), ToyLink(most=most))  # type: ignore[arg-type]
+        return [(p.place, p.text) for p in check(config(**changes), inputs)]
+
+    key = max(keys_of(Inputs(trace(DECODED, layers=2), shape(2, 4), ToyCosts(), ToyLink())).sizes)  # type: ignore[arg-type]
+    assert of(None) == of(key) == of(key - 1, machine={"chunk_bytes": key - 1}) == []
+    assert of(key - 1, allow_extrapolation=True) == []
+    ((place, text),) = of(key - 1)
+    assert place == "link" and text.startswith(
+        f"toy was measured for copies of up to {key - 1:,} bytes, and a chunk here has {key:,}"
+    )
+
+
 def test_layers_of_a_layerwise_router() -> None:
     text = "has a layer-wise router of 2 layers, but model toy has 3"
     assert problems(layers=3, sequences=BY_LAYER, router="layerwise") == [("trace", text)]

@@ -8,23 +8,23 @@ import pytest
 
 from moesim.experiment import RunConfig
 from moesim.plan import read_plan
-from tests.pictures import FIGURES, PICTURES, ROOT, command
+from tests.pictures import FIGURES, MEASURED, PICTURES, ROOT, command
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def test_the_list_is_complete() -> None:
-    assert {path.name for path in FIGURES.iterdir() if path.is_file()} == set(PICTURES)
+    assert {path.name for path in FIGURES.iterdir() if path.is_file()} == {*PICTURES, *MEASURED}
 
 
-@pytest.mark.parametrize("name", PICTURES)
+@pytest.mark.parametrize("name", [*PICTURES, *MEASURED])
 def test_the_command_stands_below_the_picture(name: str) -> None:
-    experiment, _ = PICTURES[name]
+    words = MEASURED[name] if name in MEASURED else command(PICTURES[name][0])
     shown = [page for page in PAGES if f"figures/{name})" in page.read_text(encoding="utf-8")]
     assert shown, f"no page shows {name}"
     for page in shown:
         below = page.read_text(encoding="utf-8").partition(f"figures/{name})")[2][:400]
-        assert f"`{command(experiment)}`" in below, f"{page.name}: {command(experiment)} is not said below {name}"
+        assert f"`{words}`" in below, f"{page.name}: {words} is not said below {name}"
 
 
 @pytest.mark.parametrize("name", [name for name, (experiment, _) in PICTURES.items() if experiment])

@@ -24,8 +24,8 @@ PICTURES = {
 """picture -> the experiment whose results hold it, and its name there; no experiment: the page of the slip in LRU"""
 
 MEASURED = {
-    "roofline-cpu.png": "moesim profile --shape smollm2-135m-readme --device cpu --name cpu --out traces --throttle 2GB "
-    "--sizes 4KiB,64KiB,256KiB,1MiB,4MiB,16MiB",
+    "roofline-cpu.png": "moesim profile --shape smollm2-135m-readme --device cpu --name cpu --out traces "
+    "--throttle 2GB --sizes 4KiB,64KiB,256KiB,1MiB,4MiB,16MiB",
     "validate-cpu.png": "moesim validate experiments/validate-cpu.yaml --measured traces/live/validate-cpu",
 }
 """pictures of what was measured -> the command that draws them; on another machine the first one draws other points"""

@@ -237,6 +237,9 @@ def _strangers(simulated: Any, measured: Any) -> Iterator[Problem]:
     if "label_live" not in measured.summary:
         yield Problem(folder, "holds no live run (moesim live writes them); its times are " + _labels(measured))
         return
+    runs, rows = sum(config.replications for config in measured.configs), len(measured.summary)
+    if rows != runs:
+        yield Problem(folder, f"is damaged: summary.csv has {rows} runs of {runs}")
     for kind in ("trace", "model"):
         ours, theirs = (set(results.digests.get(kind, {}).values()) for results in (simulated, measured))
         if ours != theirs:

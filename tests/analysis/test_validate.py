@@ -204,6 +204,10 @@ def test_what_timing_can_reorder_need_not_be_equal() -> None:
     ("changes", "says"),
     [
         ({"digests": {"trace": {"t": "9"}, "model": {"m": "2"}}}, "was run with another trace: t, here t"),
+        (
+            {"summary": pd.DataFrame({"label_costs": ["x"] * 2, "label_live": ["MEASURED (GPU X, 1 thread)"] * 2})},
+            "is damaged: summary.csv has 2 runs of 1",
+        ),
         ({"configs": [point("4")]}, "has no run of memory.slots: 3; it has 1 settings"),
         ({"summary": pd.DataFrame({"label_costs": ["ESTIMATED (x)"]})}, r"holds no live run .*ESTIMATED \(x\)"),
         (

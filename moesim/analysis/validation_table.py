@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+TITLE = 110
+"""characters of a line above the figure"""
 SHOWN = ("step_mean", "step_p95", "ttft_mean", "tpot_mean", "e2e_mean")
 HEADS = {"step_mean": "step", "step_p95": "step p95", "ttft_mean": "TTFT", "tpot_mean": "TPOT", "e2e_mean": "e2e"}
 DRAWN = ("step_mean", "step_p95", "tpot_mean", "e2e_mean")
@@ -78,11 +81,14 @@ def scatter(settings: Sequence[Setting], title: str) -> Figure:
     for panel, metric in zip(panels.flat, DRAWN, strict=True):
         _panel(panel, settings, metric)
     figure.legend(*panels[0][0].get_legend_handles_labels(), loc="outside right center", fontsize=8, frameon=False)
-    figure.suptitle(title, fontsize=10, x=0.01, horizontalalignment="left")
+    lines = [line for part in title.splitlines() for line in textwrap.wrap(part, TITLE, subsequent_indent="  ")]
+    figure.suptitle("\n".join(lines), fontsize=8, x=0.01, horizontalalignment="left")
     return figure
 
 
 def _panel(panel: Axes, settings: Sequence[Setting], metric: str) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
     points: dict[tuple[str, str], list[tuple[float, float]]] = {}
     for setting in settings:
         simulated, measured = (value / 1e6 for value in setting.of(metric))
@@ -103,3 +109,7 @@ def _panel(panel: Axes, settings: Sequence[Setting], metric: str) -> None:
             markerfacecolor="none" if fitted else colour, label=f"{regime}, calibration" if fitted else regime,
         )  # fmt: skip
     panel.set(xscale="log", yscale="log", xlabel="measured (ms)", ylabel="simulated (ms)")
+    for axis in (panel.xaxis, panel.yaxis):
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter(FuncFormatter(lambda value, place: f"{value:g}"))
+        axis.set_minor_formatter(NullFormatter())

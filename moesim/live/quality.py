@@ -198,7 +198,7 @@ def measure_fine_grained(dense: Dense, held: HeldOut, own: int, config: Refactor
     random = torch.Generator().manual_seed(config.seed * 100_003 + own)
     gates = [block.gate for block in blocks]
     for block, gate in zip(blocks, gates, strict=True):
-        block.gate = RandomGate(gate, random)  # type: ignore[assignment]
+        block.register_module("gate", RandomGate(gate, random))
     found["random_expert"] = measure(dense, held, config)
     for block, gate in zip(blocks, gates, strict=True):
         block.gate = gate

@@ -13,8 +13,8 @@ class Clock(CachePolicy):
     FIFO with reinsertion and one reference bit. The hand moves when its victim leaves, and passes over barred keys as
     over used ones.
 
-    Source: Corbato, A Paging Experiment with the Multics System, MIT Project MAC, 1968 (section not known); libCacheSim
-    Clock (code, no section).
+    Source: Corbato, A Paging Experiment with the Multics System, MIT Project MAC, 1968 (section not known); Tanenbaum
+    and Bos, Modern Operating Systems, 4th edition, section 3.4.5; libCacheSim Clock (code, no section).
     """
 
     cost = "O(1) amortized"

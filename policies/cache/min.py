@@ -15,7 +15,8 @@ class MIN(CachePolicy):
     Bypassing takes staging slots; where there are none, nobody asks `admit`, and this is `lookahead` at level `oracle`.
 
     Source: Belady, IBM Systems Journal 5(2), 1966, the algorithm called MIN (section not known); Mattson et al., IBM
-    Systems Journal 9(2), 1970, OPT (section not known).
+    Systems Journal 9(2), 1970, OPT (section not known); Tanenbaum and Bos, Modern Operating Systems, 4th edition,
+    section 3.4.1.
     """
 
     cost = "O(n)"
